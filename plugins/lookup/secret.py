@@ -1,0 +1,89 @@
+"""Lookup that makes a secret once and remembers it on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: secret
+short_description: A random secret, made once, kept in a private folder on the controller
+version_added: 0.1.0
+author: The holdfast.persistence authors (@holdfast)
+description:
+  - Returns the content of the file O(_terms) in O(dir). Where the file is missing it is made first, of mode 0600 in a folder of mode 0700.
+  - Several processes may ask at once, all get the same secret. A killed run leaves either no file or a whole one.
+options:
+  _terms:
+    description: Names of secrets; each is a file name.
+    required: true
+  dir:
+    description: Folder of the secrets.
+    type: path
+    required: true
+  length:
+    description: Number of characters of a new secret, out of letters and digits.
+    type: int
+    default: 32
+"""
+
+EXAMPLES = r"""
+- name: Use a secret
+  ansible.builtin.debug:
+    msg: "{{ lookup('holdfast.persistence.secret', 'etcd_root', dir=inventory_dir ~ '/.secrets') | length }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: The secrets.
+  type: list
+  elements: str
+"""
+
+import os
+import secrets
+import string
+import tempfile
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+
+ALPHABET = string.ascii_letters + string.digits
+
+
+def read_or_make(folder, name, length):
+    """Return the secret `name` of `folder`, made of `length` random characters if it does not exist.
+
+    Raises ValueError when the file is there but empty: a truncated secret is never replaced silently.
+    """
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write_once(path, "".join(secrets.choice(ALPHABET) for _position in range(length)))
+    with open(path, encoding="utf-8") as stream:
+        value = stream.read().strip()
+    if not value:
+        raise ValueError(f"the secret file {path} is empty: write the secret into it, or delete it to have a new one made")
+    return value
+
+
+def _write_once(path, value):
+    """Write a whole file or none; whoever links first wins, as link() fails where the name exists."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(value + "\n")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+    finally:
+        os.unlink(temporary)
+
+
+class LookupModule(LookupBase):
+    """The lookup plugin."""
+
+    def run(self, terms, variables=None, **kwargs):
+        self.set_options(var_options=variables, direct=kwargs)
+        try:
+            return [read_or_make(self.get_option("dir"), term, self.get_option("length")) for term in terms]
+        except (OSError, ValueError) as error:
+            raise AnsibleError(f"secret: {error}") from error
