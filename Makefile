@@ -7,7 +7,7 @@ export HOLDFAST_LAB_DIR ?= $(CURDIR)/.lab
 export HOLDFAST_SUITE ?= trixie
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export MOLECULE_EPHEMERAL_DIRECTORY = $(HOLDFAST_LAB_DIR)/molecule
+export MOLECULE_EPHEMERAL_DIRECTORY = $(CURDIR)/.cache/molecule/$(HOLDFAST_LAB)
 
 ANSIBLE_PLAYBOOK = ansible-playbook --inventory inventories/lab
 
