@@ -60,7 +60,9 @@ def read_or_make(folder, name, length):
     with open(path, encoding="utf-8") as stream:
         value = stream.read().strip()
     if not value:
-        raise ValueError(f"the secret file {path} is empty: write the secret into it, or delete it to have a new one made")
+        raise ValueError(
+            f"the secret file {path} is empty: write the secret into it, or delete it to have a new one made"
+        )
     return value
 
 
