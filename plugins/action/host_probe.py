@@ -12,6 +12,7 @@ class ActionModule(ActionBase):
     """Runs the module, then reads the host's clock once more over the warm connection, which bounds it tighter."""
 
     def run(self, tmp=None, task_vars=None):
+        """Run the module and add `clock`; where the controller's own clock was set meanwhile, null."""
         result = super().run(tmp, task_vars)
         before = time.time()
         result.update(self._execute_module(module_name="holdfast.persistence.host_probe", task_vars=task_vars))
@@ -19,9 +20,12 @@ class ActionModule(ActionBase):
         if result.get("failed") or "time" not in result:
             return result
         readings = result["time"]
-        bounds = clock.offset(before, after, readings["wall"], readings["elapsed"])
-        low, high = clock.narrowest([bounds, *self._second_reading()])
-        result["clock"] = {"low": low, "high": high}
+        known = [
+            *_bounds(before, after, readings["wall"], readings["elapsed"]),
+            *self._second_reading(),
+        ]
+        low, high = clock.narrowest(known) if known else (None, None)
+        result["clock"] = {"low": low, "high": high} if known else None
         return result
 
     def _second_reading(self):
@@ -30,6 +34,15 @@ class ActionModule(ActionBase):
         answer = self._low_level_execute_command("date +%s.%N", sudoable=False)
         after = time.time()
         try:
-            return [clock.offset(before, after, float(answer["stdout"]))]
+            first = float(answer["stdout"])
         except ValueError:
             return []
+        return _bounds(before, after, first)
+
+
+def _bounds(before, after, first, elapsed=0.0):
+    """Return a list of one pair of bounds; of none if the controller's clock went back between the readings."""
+    try:
+        return [clock.offset(before, after, first, elapsed)]
+    except ValueError:
+        return []

@@ -9,7 +9,8 @@ short_description: Look at everything on a host that an installation depends on
 version_added: 0.1.0
 author: The holdfast.persistence authors (@holdfast)
 description:
-  - Reads the release, memory, clock, file systems, addresses, listening ports and existing data directories of a host, in one task.
+  - Reads the release, memory, clock, file systems, addresses, listening ports and existing data directories of a host,
+    in one task.
   - It needs nothing on the host but Python and starts no other program. It changes nothing.
   - An action plugin adds O(ignore:clock), the bounds of the difference between the host's clock and the controller's.
   - Owners of ports and contents of data directories are only visible to root.
@@ -22,7 +23,7 @@ attributes:
     support: none
 options:
   paths:
-    description: Paths whose file systems are measured. A path that does not exist counts as its nearest existing parent.
+    description: Paths whose file systems are measured. A path that is missing counts as its nearest existing parent.
     type: list
     elements: path
     default: [/var/lib/etcd, /var/lib/postgresql, /var/lib/valkey, /var/lib/pgbackrest]
@@ -89,13 +90,13 @@ container:
   sample: docker
 time:
   description:
-    - First reading of the clock in seconds since the epoch (V(wall)), seconds from there to the end of the module (V(elapsed)),
-      and whether the kernel says that the clock is synchronised (V(synchronized), null if it won't tell).
+    - First reading of the clock in seconds since the epoch (V(wall)), seconds from there to the end
+      (V(elapsed)), and whether the kernel says that the clock is synchronised (V(synchronized), null if it won't tell).
   type: dict
   returned: always
   sample: {wall: 1764000000.25, elapsed: 0.031, synchronized: true}
 clock:
-  description: Least (V(low)) and greatest (V(high)) number of seconds that the host's clock may be ahead of the controller's.
+  description: Least (V(low)) and greatest (V(high)) lead of the host's clock over the controller's, in seconds.
   type: dict
   returned: always
   sample: {low: -0.021, high: 0.034}
@@ -118,19 +119,23 @@ filesystems:
   returned: always
   sample: [{path: /var/lib/etcd, mount: /, free_mib: 81920, size_mib: 102400, read_only: false}]
 postgresql_dirs:
-  description: Directories that are or could be PostgreSQL's, each with V(path), V(version), V(system_identifier) and whether it is V(empty).
+  description:
+    - Directories that are or could be PostgreSQL's, each with V(path), V(version), V(system_identifier)
+      and whether it is V(empty).
   type: list
   elements: dict
   returned: always
   sample: [{path: /var/lib/postgresql/17/holdfast, version: "17", system_identifier: "7574563", empty: false}]
 etcd_dirs:
-  description: Directories of etcd, each with V(path), whether it is V(populated), and the cluster token of its V(owner).
+  description: Directories of etcd, each with V(path), whether it is V(populated), and its V(owner)'s cluster token.
   type: list
   elements: dict
   returned: always
   sample: [{path: /var/lib/etcd/holdfast, populated: true, owner: holdfast}]
 valkey_dirs:
-  description: Directories of Valkey, each with V(path), whether it is V(populated), and V(owner), V(cluster) if an instance in cluster mode owns it.
+  description:
+    - Directories of Valkey, each with V(path), whether it is V(populated), and V(owner), which is V(cluster)
+      if an instance in cluster mode owns it.
   type: list
   elements: dict
   returned: always
@@ -214,7 +219,10 @@ def container():
 
 
 def synchronized():
-    """Ask the kernel whether its clock is synchronised (adjtimex(2), which only reads with modes 0); None if it won't tell."""
+    """Ask the kernel whether its clock is synchronised; None if it won't tell.
+
+    adjtimex(2) only reads when the field `modes` is 0.
+    """
     buffer = ctypes.create_string_buffer(_TIMEX_SIZE)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.adjtimex(buffer) < 0:
@@ -242,9 +250,7 @@ def interfaces():
 
 def listeners():
     """Return the listening sockets with their processes."""
-    sockets = [
-        item for table in ("tcp", "tcp6") for item in parse.listening(read_text("/proc/net/" + table))
-    ]
+    sockets = [item for table in ("tcp", "tcp6") for item in parse.listening(read_text("/proc/net/" + table))]
     owners = socket_owners({inode for _port, _address, inode in sockets})
     found = []
     for port, address, inode in sorted(sockets):
@@ -330,9 +336,7 @@ def valkey_dirs(root, etc):
             settings = parse.valkey(read_text(os.path.join(folder, name)))
             if settings["dir"]:
                 owners[settings["dir"]] = "cluster" if settings["cluster"] else "single"
-    return [
-        {"path": path, "populated": bool(names(path)), "owner": owners.get(path, "")} for path in folders(root)
-    ]
+    return [{"path": path, "populated": bool(names(path)), "owner": owners.get(path, "")} for path in folders(root)]
 
 
 def cgroup_limit():

@@ -55,7 +55,7 @@ def clock_skew(inventory: Inventory) -> Iterator[Problem]:
             hosts=(name,),
             subject="clock",
             found=f"at least {skew:.1f} s {side} {reference}",
-            allowed=f"at most {MOST_SKEW:.0f} s between any two hosts: certificates, leases and recovery targets need it",
+            allowed=f"at most {MOST_SKEW:.0f} s between any two hosts: certificates and recovery targets need it",
             remedy="synchronise the clock (chrony or systemd-timesyncd), then run again",
         )
 

@@ -9,6 +9,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     KNOWN_GROUPS,
     Inventory,
     Problem,
+    count,
 )
 
 _BUILT_IN = frozenset({"all", "ungrouped"})
@@ -64,7 +65,7 @@ def unknown_groups(inventory: Inventory) -> Iterator[Problem]:
                 rule="unknown_group",
                 hosts=(),
                 subject=f"group {group}",
-                found=f"a group that no role knows, with {_count(len(names), 'host')}",
+                found=f"a group that no role knows, with {count(len(names), 'host')}",
                 allowed=", ".join(KNOWN_GROUPS),
                 remedy=f"rename it to {meant}, or list it in preflight_extra_groups if it means something else",
             )
@@ -76,7 +77,8 @@ def unknown_groups(inventory: Inventory) -> Iterator[Problem]:
                 subject=f"group {group}",
                 found=f"a group that no role knows, with hosts that have no other role: {', '.join(strangers)}",
                 allowed=f"{', '.join(KNOWN_GROUPS)}, and groups of their hosts",
-                remedy="move these hosts to an inventory of their own, or list the group in preflight_extra_groups",
+                remedy=(f"move them to the group {meant}" if meant else "move these hosts to an inventory of their own")
+                + ", or list the group in preflight_extra_groups",
             )
 
 
@@ -102,19 +104,20 @@ def hosts_without_role(inventory: Inventory) -> Iterator[Problem]:
 
 def etcd_members(inventory: Inventory) -> Iterator[Problem]:
     """Refuse an even or missing etcd; one member is refused under a name of its own."""
-    count = len(inventory.members("etcd"))
-    if count == 0 and not inventory.members("postgresql"):
+    members = len(inventory.members("etcd"))
+    if members == 0 and not inventory.members("postgresql"):
         return
-    if count % 2 == 0:
+    if members % 2 == 0:
         yield Problem(
             rule="etcd_members",
             hosts=(),
             subject="group etcd",
-            found=_count(count, "member"),
+            found=count(members, "member"),
             allowed="an odd number, 3 or 5: a majority must survive the loss of a host",
-            remedy="add a host to the group etcd" + (", or remove one" if count else ": Patroni keeps its lock there"),
+            remedy="add a host to the group etcd"
+            + (", or remove one" if members else ": Patroni keeps its lock there"),
         )
-    elif count == 1:
+    elif members == 1:
         yield Problem(
             rule="etcd_single",
             hosts=(),
@@ -141,7 +144,7 @@ def group_needs(inventory: Inventory) -> Iterator[Problem]:
             rule="group_needs",
             hosts=(),
             subject="group balancer",
-            found=f"{_count(len(inventory.members('balancer')), 'balancer')} and no PostgreSQL host",
+            found=f"{count(len(inventory.members('balancer')), 'balancer')} and no PostgreSQL host",
             allowed="balancers in front of at least one host in the group postgresql",
             remedy="fill the group postgresql, or empty the group balancer",
         )
@@ -155,7 +158,3 @@ def group_needs(inventory: Inventory) -> Iterator[Problem]:
             remedy="add hosts to the group postgresql",
             warning=True,
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -46,6 +46,25 @@ RULES: tuple[Rule, ...] = (
     machine.data_directories,
 )
 
+# The variables that rules read by name.
+NEEDED = frozenset(
+    {
+        "ansible_host",
+        "cluster_address",
+        "cluster_vip_prefix",
+        "patroni_dynamic_configuration",
+        "patroni_loop_wait",
+        "patroni_parameters",
+        "patroni_postgresql_version",
+        "patroni_retry_timeout",
+        "patroni_shared_buffers",
+        "patroni_ttl",
+        "valkey_instances",
+        "valkey_maxmemory",
+        *timings.CLUSTER_WIDE,
+    }
+)
+
 # Every name that a problem may carry and `preflight_skip_rules` may list.
 RULE_NAMES = (
     "address_duplicate",
@@ -146,7 +165,10 @@ def _unknown_skips(skipped: frozenset[str]) -> Iterator[Problem]:
 
 def render(problems: Iterable[Problem]) -> str:
     """Return problems as a numbered list for people, one line each."""
-    return "\n".join(
-        f"{number:>3}. [{item.rule}] {item.where}: found {item.found}; allowed {item.allowed}; {item.remedy}."
-        for number, item in enumerate(problems, start=1)
-    )
+    return "\n".join(f"{number:>3}. {sentence(problem)}" for number, problem in enumerate(problems, start=1))
+
+
+def sentence(problem: Problem) -> str:
+    """Return a problem as one line."""
+    where = f"{problem.where}: " if problem.where else ""
+    return f"{where}found {problem.found}; allowed {problem.allowed}; do: {problem.remedy}. [{problem.rule}]"

@@ -241,7 +241,7 @@ def _postgresql_directory(host: Host, probe: Probe, inventory: Inventory) -> Ite
             found = f"data of PostgreSQL {item.version}" if item.version else "files that are not PostgreSQL's"
             yield _foreign("postgresql_data_dir", host, item.path, found, f"PostgreSQL {version}'s data, or nothing")
         elif item.path == wanted and not item.empty and not ours:
-            found = f"a PostgreSQL cluster (system identifier {item.system_identifier or 'unreadable'}) that {_owner(probe)}"
+            found = f"a cluster (system identifier {item.system_identifier or 'unreadable'}) that {_owner(probe)}"
             yield _foreign("postgresql_data_dir", host, item.path, found, f"data of the cluster {name}, or nothing")
         elif item.path != wanted and item.path.endswith(f"/{name}") and item.version and item.version != version:
             yield _foreign(
@@ -290,5 +290,7 @@ def _foreign(rule: str, host: Host, path: str, found: str, allowed: str) -> Prob
     )
 
 
-def _problem(rule: str, host: Host, subject: str, found: str, allowed: str, remedy: str) -> Problem:
+def _problem(rule: str, host: Host, subject: str, *said: str) -> Problem:
+    """Build a problem of one host; said are found, allowed and remedy."""
+    found, allowed, remedy = said
     return Problem(rule=rule, hosts=(host.name,), subject=subject, found=found, allowed=allowed, remedy=remedy)

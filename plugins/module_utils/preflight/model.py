@@ -239,6 +239,11 @@ def valkey_ports(host: Host) -> list[int]:
     return [port for port in ports if port is not None]
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, such as "1 host" or "3 hosts"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def as_int(value: Any) -> int | None:
     """Return an integer that may be written as a string, None for anything else."""
     if isinstance(value, bool):

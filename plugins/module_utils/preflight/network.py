@@ -19,6 +19,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_BUS = "cluster bus"
+
 _LOWEST_PORT = 1024
 _HIGHEST_PORT = 65535
 
@@ -109,7 +111,7 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
     if "valkey" in host.groups:
         for port in valkey_ports(host):
             ports.append((port, f"Valkey instance {port}", "valkey-server"))
-            ports.append((port + VALKEY_BUS_OFFSET, f"cluster bus of Valkey instance {port}", "valkey-server"))
+            ports.append((port + VALKEY_BUS_OFFSET, f"{_BUS} of Valkey instance {port}", "valkey-server"))
     return ports
 
 
@@ -120,12 +122,13 @@ def port_clashes(inventory: Inventory) -> Iterator[Problem]:
         for port, service, _process in services(host, inventory):
             users[port].append(service)
         for port, names in users.items():
-            if len(names) > 1:
+            twice_the_same = len(set(names)) == 1 and names[0].startswith(_BUS)  # said at the instance's own port
+            if len(names) > 1 and not twice_the_same:
                 yield Problem(
                     rule="port_clash",
                     hosts=(host.name,),
                     subject=f"port {port}",
-                    found=" and ".join(names),
+                    found=" and ".join(names if len(set(names)) > 1 else [f"{len(names)} times {names[0]}"]),
                     allowed="one service a port (a Valkey instance also takes its port + 10000 for the cluster bus)",
                     remedy="give each entry of valkey_instances a port that nothing else on the host uses",
                 )
@@ -138,7 +141,7 @@ def port_clashes(inventory: Inventory) -> Iterator[Problem]:
                     hosts=(host.name,),
                     subject="valkey_instances",
                     found=f"port {port}",
-                    allowed=f"{_LOWEST_PORT} to {_HIGHEST_PORT - VALKEY_BUS_OFFSET}: the cluster bus takes port + 10000",
+                    allowed=f"{_LOWEST_PORT} to {_HIGHEST_PORT - VALKEY_BUS_OFFSET}; the bus takes port + 10000",
                     remedy="choose a port in the range, such as 7001",
                 )
 

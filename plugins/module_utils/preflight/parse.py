@@ -36,7 +36,7 @@ def os_release(text: str) -> dict[str, str]:
 
 
 def environment(text: str) -> dict[str, str]:
-    """Return the assignments of a file in the shell's syntax, such as /etc/default/etcd; other lines are passed over."""
+    """Return the assignments of a file in the shell's syntax, such as /etc/default/etcd; the rest is passed over."""
     fields = {}
     for line in text.splitlines():
         name, separator, value = line.strip().partition("=")
@@ -78,7 +78,7 @@ def interface_addresses(answer: bytes) -> tuple[list[tuple[int, str, int]], bool
 
     Returns a list of (interface index, address, prefix length), and whether the answer was the last one.
     """
-    found = []
+    found: list[tuple[int, str, int]] = []
     start = 0
     while start + _MESSAGE_HEADER.size <= len(answer):
         length, kind, _flags, _sequence, _pid = _MESSAGE_HEADER.unpack_from(answer, start)

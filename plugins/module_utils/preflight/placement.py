@@ -8,6 +8,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Inventory,
     Problem,
     as_int,
+    count,
     valkey_ports,
 )
 
@@ -40,13 +41,15 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
     instances = {host.name: len(valkey_ports(host)) for host in hosts}
     total = sum(instances.values())
     primaries, rest = divmod(total, replicas + 1)
-    shape = f"{total} instances on {len(hosts)} hosts with {replicas} replicas for each primary"
+    shape = (
+        f"{count(total, 'instance')} on {count(len(hosts), 'host')} with {count(replicas, 'replica')} for each primary"
+    )
     if primaries < _FEWEST_PRIMARIES:
         yield Problem(
             rule="valkey_primaries",
             hosts=(),
             subject="group valkey",
-            found=f"{shape}: {primaries} primaries",
+            found=f"{shape}: {count(primaries, 'primary', 'primaries')}",
             allowed="3 primaries or more: a failover needs the votes of a majority of them",
             remedy=f"have {_FEWEST_PRIMARIES * (replicas + 1)} instances or more (hosts x valkey_instances), "
             "or lower valkey_replicas",
@@ -74,7 +77,7 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
             rule="valkey_remainder",
             hosts=(),
             subject="valkey_instances",
-            found=f"{shape}: {rest} instances remain over",
+            found=f"{shape}: {count(rest, 'instance')} left over",
             allowed=f"a multiple of {replicas + 1} instances",
             remedy="add or remove instances so that every primary has the same number of replicas",
             warning=True,

@@ -215,14 +215,14 @@ def secrets(inventory: Inventory) -> Iterator[Problem]:
                         subject=path,
                         found=fault,
                         allowed=f"{SHORTEST_SECRET} characters or more that nobody guesses",
-                        remedy="leave it out to have a secret generated where the role does so, or set a long random value (ansible-vault)",
+                        remedy="leave it out where the role generates one, or set a long random value (ansible-vault)",
                     )
 
 
 def _secret_values(
     path: str, value: Any, option: Mapping[str, Any], names: tuple[str, ...]
 ) -> Iterator[tuple[str, Any, tuple[str, ...], bool]]:
-    """Yield (path, value, names that must not be the secret, whether it may be empty) for each secret inside a value."""
+    """Yield (path, secret, names that it must not equal, whether it may be empty) for each secret inside a value."""
     own = path.rsplit(".", 1)[-1]
     if isinstance(value, (Mapping, list)):
         known = option.get("options") or {}
