@@ -45,16 +45,7 @@ class ActionModule(ActionBase):
                 "probe": {"type": "str", "default": _DEFAULT_PROBE},
             }
         )
-        roles = RoleFiles(self._loader)
-        hosts = [self._host(name, task_vars, roles, arguments["probe"]) for name in task_vars["groups"].get("all", [])]
-        inventory = Inventory(
-            hosts=tuple(hosts),
-            groups={group: tuple(names) for group, names in task_vars["groups"].items()},
-            collection=roles.collection,
-            extra_groups=frozenset(arguments["extra_groups"]),
-            extra_variables=frozenset(arguments["extra_variables"]),
-            free_mib=arguments["free_mib"],
-        )
+        inventory = read_inventory(self._loader, task_vars, RoleFiles(self._loader), arguments)
         verdict = judge.judge(inventory, arguments["skip_rules"], _not_probed(inventory, task_vars))
         result.update(changed=False, msg=_message(inventory, verdict))
         if arguments["details"]:
@@ -69,33 +60,57 @@ class ActionModule(ActionBase):
             result["failed"] = True
         return result
 
-    def _host(self, name, task_vars, roles, probe_name):
-        """Read one host: the variables that rules need and those of ours that the operator set."""
-        raw = task_vars["hostvars"].raw_get(name)
-        seen = raw.get(probe_name)
-        probe = Probe.from_result(seen) if isinstance(seen, Mapping) and "os" in seen else None
-        facts = {**_facts(seen if probe else None), **raw.get("ansible_facts", {})}
-        scope = {**roles.defaults, **raw, **roles.fixed, "hostvars": task_vars["hostvars"], "ansible_facts": facts}
-        templar = template.Templar(loader=self._loader, variables=scope)
-        given = frozenset(key for key in raw if isinstance(key, str))
-        values, failed = {}, {}
-        for variable in sorted(judge.NEEDED | (given & roles.collection.options.keys())):
-            if variable not in scope:
-                continue
-            try:
-                values[variable] = _plain(templar.template(scope[variable]))
-            except (AnsibleError, TypeError, ValueError) as error:
-                # A default may need what only the installation finds out; only the operator's own values are judged.
-                if variable in given:
-                    failed[variable] = _first_line(error)
-        return Host(
-            name=name,
-            groups=frozenset(group for group, names in task_vars["groups"].items() if name in names),
-            variables=values,
-            given=given,
-            failed=failed,
-            probe=probe,
-        )
+
+def read_inventory(loader, task_vars, roles, arguments):
+    """Read everything that rules need.
+
+    Parameters: loader, a DataLoader; task_vars, of which groups and hostvars count; roles, a RoleFiles;
+    arguments, of the action.
+    """
+    groups = {group: tuple(names) for group, names in task_vars["groups"].items()}
+    return Inventory(
+        hosts=tuple(
+            _read_host(name, groups, task_vars["hostvars"], roles, loader=loader, probe_name=arguments["probe"])
+            for name in groups.get("all", ())
+        ),
+        groups=groups,
+        collection=roles.collection,
+        extra_groups=frozenset(arguments["extra_groups"]),
+        extra_variables=frozenset(arguments["extra_variables"]),
+        free_mib=arguments["free_mib"],
+    )
+
+
+def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
+    """Read one host: the variables that rules need and those of ours that the operator set."""
+    raw = hostvars.raw_get(name)
+    seen = raw.get(probe_name)
+    seen = seen if isinstance(seen, Mapping) and "os" in seen else None
+    scope = {
+        **roles.defaults,
+        **raw,
+        **roles.fixed,
+        "hostvars": hostvars,
+        "ansible_facts": {**_facts(seen), **raw.get("ansible_facts", {})},
+    }
+    templar = template.Templar(loader=loader, variables=scope)
+    given = frozenset(key for key in raw if isinstance(key, str))
+    values, failed = {}, {}
+    for variable in sorted((judge.NEEDED & scope.keys()) | (given & roles.collection.options.keys())):
+        try:
+            values[variable] = _plain(templar.template(scope[variable]))
+        except (AnsibleError, TypeError, ValueError) as error:
+            # A default may need what only the installation finds out; the operator's own values must be sound now.
+            if variable in given:
+                failed[variable] = _first_line(error)
+    return Host(
+        name=name,
+        groups=frozenset(group for group, names in groups.items() if name in names),
+        variables=values,
+        given=given,
+        failed=failed,
+        probe=Probe.from_result(seen) if seen else None,
+    )
 
 
 class RoleFiles:
