@@ -52,6 +52,9 @@ NEEDED = frozenset(
         "ansible_host",
         "cluster_address",
         "cluster_vip_prefix",
+        "cluster_zone",
+        "haproxy_liveness_port",
+        "host_time_sync",
         "patroni_dynamic_configuration",
         "patroni_loop_wait",
         "patroni_parameters",
@@ -60,7 +63,8 @@ NEEDED = frozenset(
         "patroni_shared_buffers",
         "patroni_ttl",
         "valkey_instances",
-        "valkey_maxmemory",
+        "valkey_memory_fraction",
+        "zone",
         *timings.CLUSTER_WIDE,
     }
 )
@@ -107,6 +111,7 @@ RULE_NAMES = (
     "valkey_placement",
     "valkey_primaries",
     "valkey_remainder",
+    "valkey_zones",
     "vip_is_host",
     "vip_network",
     "vip_not_ip",

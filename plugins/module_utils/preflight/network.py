@@ -108,6 +108,9 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
         for key, (group, process) in _GROUP_PORTS.items()
         if group in host.groups and key in inventory.collection.ports
     ]
+    liveness = as_int(host.value("haproxy_liveness_port"))
+    if "balancer" in host.groups and liveness:
+        ports.append((liveness, "haproxy liveness", "haproxy"))
     if "valkey" in host.groups:
         for port in valkey_ports(host):
             ports.append((port, f"Valkey instance {port}", "valkey-server"))

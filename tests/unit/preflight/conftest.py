@@ -48,6 +48,7 @@ OPTIONS: dict[str, Any] = {
         "options": {"port": {"type": "int", "required": True}, "maxmemory": {"type": "str"}},
     },
     "valkey_replicas": {"type": "int"},
+    "valkey_memory_fraction": {"type": "float"},
 }
 
 

@@ -214,6 +214,15 @@ class TestValkey:
         )
         assert two.rules() == ["valkey_majority"]
 
+    def test_zones_that_cannot_keep_replicas_apart_are_a_warning(self, sample):
+        good = sample
+        for name, zone in (("node1", "a"), ("node2", "b"), ("node3", "c")):
+            good = good.variables(name, zone=zone)
+        assert good.verdict().warnings == ()
+        verdict = good.variables("node3", zone="b").verdict()
+        assert [item.rule for item in verdict.warnings] == ["valkey_zones"]
+        assert "b: 4 instances" in verdict.warnings[0].found
+
     def test_instances_left_over_are_a_warning(self, sample):
         verdict = sample.variables("node1", valkey_instances=[{"port": 7000 + n} for n in (1, 2, 3)]).verdict()
         assert ([item.rule for item in verdict.warnings], verdict.problems) == (["valkey_remainder"], ())
@@ -376,6 +385,7 @@ class TestMachines:
         in_container = sample.probe(synchronized=False, container="docker").verdict()
         assert ([item.rule for item in in_container.warnings], in_container.problems) == (["time_sync"], ())
         assert sample.probe(synchronized=None).rules() == []
+        assert sample.variables(host_time_sync=True).probe(synchronized=False).rules() == []
 
     def test_limits_beyond_the_memory(self, sample):
         limits = [{"port": 7001, "maxmemory": "3gb"}, {"port": 7002, "maxmemory": "3gb"}]
@@ -383,6 +393,11 @@ class TestMachines:
         problem = sample.variables(valkey_instances=limits, patroni_parameters={"shared_buffers": "2GB"}).only("memory")
         assert "together 8192 MiB" in problem.found
         assert "8000 MiB" in problem.allowed
+
+    def test_the_share_of_instances_without_a_limit_counts(self, sample):
+        shared = sample.variables(valkey_memory_fraction=0.6, patroni_parameters={"shared_buffers": "4GB"})
+        assert "Valkey 7001 2400 MiB, Valkey 7002 2400 MiB, shared_buffers 4096 MiB" in shared.only("memory").found
+        assert sample.variables(valkey_memory_fraction=0.2, patroni_parameters={"shared_buffers": "4GB"}).rules() == []
 
     def test_little_room(self, sample):
         full = sample.probe("node1", filesystems=(Filesystem("/var/lib/postgresql", "/", 900, 50000, False),))
