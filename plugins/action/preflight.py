@@ -170,7 +170,7 @@ def _facts(seen):
         return {}
     return {
         "distribution_release": seen["os"]["codename"],
-        "memtotal_mb": seen["memory_mib"],
+        "memtotal_mb": seen["memory_total_mib"],
         "processor_vcpus": seen["cpus"],
         "processor_nproc": seen["cpus"],
         "architecture": seen["architecture"],

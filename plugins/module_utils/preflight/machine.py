@@ -107,12 +107,12 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
             continue
         has = str(platform["postgresql"]["version"])
         versions.setdefault(has, []).append(host.name)
-        wanted = str(host.value("patroni_postgresql_version") or has)
+        wanted = str(host.value("cluster_postgresql_version") or has)
         if wanted != has:
             yield _problem(
                 "postgresql_version",
                 host,
-                "patroni_postgresql_version",
+                "cluster_postgresql_version",
                 wanted,
                 f"{has}, the version of Debian {host.probe.os_codename}",  # type: ignore[union-attr]
                 f"set it to {has} or leave it out, or use the release that has {wanted}",
@@ -191,13 +191,15 @@ def _valkey_limits(host: Host, memory_mib: int) -> Iterator[tuple[str, float]]:
 
 
 def _postgresql_buffers(host: Host) -> Iterator[tuple[str, float]]:
-    parameters = host.value("patroni_parameters", {})
+    """As the role `patroni` does it: the operator's own value, else a quarter of `patroni_memory`."""
     if "postgresql" not in host.groups:
         return
-    text = host.value("patroni_shared_buffers") or (
-        parameters.get("shared_buffers") if isinstance(parameters, Mapping) else None
-    )
-    size = postgresql_mib(text)
+    planned = as_int(host.value("patroni_memory"))
+    size = max(128, planned // 4) if planned else None
+    for variable in ("patroni_parameters", "patroni_host_parameters"):
+        parameters = host.value(variable)
+        if isinstance(parameters, Mapping) and "shared_buffers" in parameters:
+            size = postgresql_mib(parameters["shared_buffers"])
     if size:
         yield "shared_buffers", size
 
@@ -206,6 +208,8 @@ def disks(inventory: Inventory) -> Iterator[Problem]:
     """Refuse data paths on file systems that are read-only or nearly full."""
     for host, probe in inventory.probed():
         paths = {path for group, path in DATA_PATHS.items() if group in host.groups}
+        if "postgresql" in host.groups:
+            paths.add(str(host.value("patroni_data_dir", "")))
         seen: set[str] = set()
         for item in probe.filesystems:
             if item.path not in paths or item.mount in seen:
@@ -247,7 +251,7 @@ def _postgresql_directory(host: Host, probe: Probe, inventory: Inventory) -> Ite
     if platform is None or not name:
         return
     version = str(platform["postgresql"]["version"])
-    wanted = f"{DATA_PATHS['postgresql']}/{version}/{name}"
+    wanted = str(host.value("patroni_data_dir") or f"{DATA_PATHS['postgresql']}/{version}/{name}")
     ours = probe.patroni_scope == name and probe.patroni_data_dir == wanted
     for item in probe.postgresql_dirs:
         if item.path == wanted and not item.empty and item.version != version:

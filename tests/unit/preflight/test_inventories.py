@@ -28,6 +28,7 @@ def plausible(address: str) -> dict:
         "architecture": "x86_64",
         "python": "3.13.5",
         "memory_mib": 16000,
+        "memory_total_mib": 16000,
         "cpus": 4,
         "systemd": True,
         "container": "",

@@ -111,6 +111,7 @@ def parameters(tree):
     return {
         "paths": [f"{tree}/postgresql/none/yet", "/"],
         "postgresql_root": f"{tree}/postgresql",
+        "data_dirs": [f"{tree}/etcd", f"{tree}/none"],
         "etcd_root": f"{tree}/etcd",
         "valkey_root": f"{tree}/valkey",
         "etc": f"{tree}/etc",
@@ -127,6 +128,7 @@ def test_data_directories_are_told_apart(tree, parameters):
             "empty": False,
         },
         {"path": f"{tree}/postgresql/17/spare", "version": "", "system_identifier": "", "empty": True},
+        {"path": f"{tree}/etcd", "version": "", "system_identifier": "", "empty": False},
     ]
     assert [(item["path"], item["populated"], item["owner"]) for item in seen["etcd_dirs"]] == [
         (f"{tree}/etcd", False, ""),
@@ -145,7 +147,7 @@ def test_this_machine_is_seen(parameters):
     assert seen["memory_mib"] > 0
     assert seen["cpus"] > 0
     assert seen["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert [item["path"] for item in seen["filesystems"]] == parameters["paths"]
+    assert [item["path"] for item in seen["filesystems"]] == [*parameters["paths"], *parameters["data_dirs"]]
     assert all(item["size_mib"] > 0 for item in seen["filesystems"])
 
 
