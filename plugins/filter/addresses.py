@@ -36,8 +36,11 @@ _value:
   type: dict
 """
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-def addresses(hosts, hostvars):
+
+def addresses(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Map each host name to the address its peers use.
 
     Parameters: hosts, names; hostvars, a mapping of name to variables.
@@ -46,12 +49,12 @@ def addresses(hosts, hostvars):
     return {host: _address(host, hostvars[host]) for host in hosts}
 
 
-def _address(host, variables):
+def _address(host: str, variables: Mapping[str, Any]) -> str:
     return variables.get("cluster_address") or variables.get("ansible_host") or host
 
 
 class FilterModule:
     """The filters of this file, by name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         return {"addresses": addresses}

@@ -143,7 +143,7 @@ class Client:
                 return error
 
     def receive(self, command: Command) -> Any:
-        """Read the reply of a command that was sent; an error reply is returned as ReplyError. Raises UnreachableError."""
+        """Read the reply of a command that was sent; an error reply comes as ReplyError. Raises UnreachableError."""
         reply = self.receive_raw()
         if isinstance(reply, Exception):
             return ReplyError(self.endpoint, command, str(reply))
