@@ -58,6 +58,17 @@ options:
       - Has no effect outside check mode, where the files tell by themselves.
     type: bool
     default: false
+  guard:
+    description:
+      - Command that must succeed before a running unit is restarted, for example a health check of its cluster.
+      - Use it with C(throttle=1), so that one member is down at a time, and none after a restart that went wrong.
+    type: list
+    elements: str
+    default: []
+  guard_timeout:
+    description: Seconds to wait until O(guard) succeeds.
+    type: int
+    default: 60
 attributes:
   check_mode:
     description: Says what would be done and does nothing.
@@ -131,6 +142,7 @@ RECORDS = "/run/holdfast/units"
 JOURNAL_LINES = 20
 # A process of Type=simple counts as started before it has read its configuration.
 SETTLE_SECONDS = 0.5
+GUARD_PAUSE_SECONDS = 1.0
 
 
 class Systemd:
@@ -242,6 +254,23 @@ def carry_out(systemd: Systemd, plan: Plan, status: Status, no_block: bool) -> S
     return after
 
 
+def wait_for_guard(module: AnsibleModule, name: str, guard: list[str], timeout: int) -> None:
+    """Return once the command succeeds. Raises UnitError with its output if it does not within timeout seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        code, out, err = module.run_command(guard, environ_update={"LC_ALL": "C"})
+        if code == 0:
+            return
+        if time.monotonic() >= deadline:
+            said = (err or out).strip()
+            raise UnitError(
+                name,
+                f"not restarted, because its guard `{' '.join(guard)}` still fails after {timeout} s: {said}",
+                "Bring what the guard names back to health, then run again",
+            )
+        time.sleep(GUARD_PAUSE_SECONDS)
+
+
 def is_queued(plan: Plan, before: Status, after: Status) -> bool:
     """Return whether a start that was not waited for has not begun yet, so that nothing is known about it."""
     return bool({"start", "restart"} & set(plan.actions)) and after.invocation_id == before.invocation_id
@@ -281,12 +310,15 @@ def run(module: AnsibleModule) -> dict[str, object]:
     before = reload_manager_for_new_unit(systemd, systemd.show(), module.check_mode)
     refuse_missing(wish, before, module.check_mode)
     files = {path: read_file_state(path) for path in (*wish.restart_on, *wish.reload_on)}
-    plan = make_plan(wish, before, files, read_record(wish.name))
+    record = read_record(wish.name)
+    plan = make_plan(wish, before, files, record)
     after = before
     if not module.check_mode:
+        if "restart" in plan.actions and params["guard"]:
+            wait_for_guard(module, wish.name, params["guard"], params["guard_timeout"])
         after = carry_out(systemd, plan, before, params["no_block"])
         if not is_queued(plan, before, after):
-            write_record(wish.name, make_record(wish, after, files))
+            write_record(wish.name, make_record(wish, after, files, record))
     return result(plan, before, after)
 
 
@@ -316,6 +348,8 @@ def main() -> None:
             "reload_on": {"type": "list", "elements": "path", "default": []},
             "no_block": {"type": "bool", "default": False},
             "pending": {"type": "bool", "default": False},
+            "guard": {"type": "list", "elements": "str", "default": []},
+            "guard_timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )

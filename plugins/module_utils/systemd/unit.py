@@ -261,12 +261,16 @@ def _refresh_action(wish: Wish, status: Status, stale_restart: bool, stale_reloa
     return ""
 
 
-def make_record(wish: Wish, status: Status, files: Mapping[str, FileState]) -> Record | None:
+def make_record(
+    wish: Wish, status: Status, files: Mapping[str, FileState], former: Record | None = None
+) -> Record | None:
     """Return what to remember after the plan was carried out, or None where no invocation is there to remember.
 
-    Parameters: files, as they were read BEFORE the unit was started or reloaded.
+    Parameters: files, as they were read BEFORE the unit was started or reloaded; former, the record so far: what it
+    knows of other paths stays, so that several tasks may care for different files of one unit.
     """
     if not status.invocation_id or not (status.is_up or status.is_starting):
         return None
+    known = dict(former.digests) if former is not None and former.invocation_id == status.invocation_id else {}
     paths = (*wish.restart_on, *wish.reload_on)
-    return Record(status.invocation_id, {path: files.get(path, FileState()).digest for path in paths})
+    return Record(status.invocation_id, known | {path: files.get(path, FileState()).digest for path in paths})

@@ -197,6 +197,12 @@ def test_record_needs_an_invocation():
     assert make_record(wish(), status(), on_disk()) == LOADED
 
 
+def test_record_keeps_what_other_tasks_know_of_the_same_invocation():
+    only_config = wish(reload_on=())
+    assert make_record(only_config, status(), on_disk("c2"), LOADED) == Record("i1", {CONFIG: "c2", PEM: "p1"})
+    assert make_record(only_config, status(invocation_id="i2"), on_disk(), LOADED) == Record("i2", {CONFIG: "c1"})
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"invocation_id": 1, "digests": {}}', '{"invocation_id": "a"}'])
 def test_damaged_record_is_no_record(text):
     assert Record.from_json(text) is None

@@ -1,0 +1,27 @@
+"""Documentation that the modules for Patroni share."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The connection options."""
+
+    DOCUMENTATION = r"""
+options:
+  url:
+    description: Address of a member's REST API, for example V(https://192.0.2.11:8008). Any member of the cluster knows all of it.
+    type: str
+    required: true
+  ca_cert:
+    description: File with the CA certificate that the member's certificate is verified by.
+    type: path
+    required: true
+  client_cert:
+    description: PEM file with private key and certificate to show to the member.
+    type: path
+    required: true
+  timeout:
+    description: How long to wait for each answer, in seconds.
+    type: float
+    default: 5.0
+"""

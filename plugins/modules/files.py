@@ -1,0 +1,244 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
+"""Module that writes all files of a service in one go."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: files
+short_description: Write several files and folders in one task
+version_added: 0.1.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Brings files and folders to the given content, owner and mode. Missing parent folders are made (root, 0755).
+  - Each file is written beside its place and moved into it, so that a reader, or a killed run, sees the old file or the
+    new one, never a part.
+  - One task for all files of a service keeps playbooks fast. Render templates with the lookup
+    P(ansible.builtin.template#lookup).
+options:
+  files:
+    description: The files and folders, made in this order.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Absolute path.
+        type: path
+        required: true
+      content:
+        description: Content of the file. A path without content is a folder.
+        type: str
+      owner:
+        description: Name of the owning user.
+        type: str
+        default: root
+      group:
+        description: Name of the owning group. The name of the user where not given.
+        type: str
+      mode:
+        description: Permissions in octal. For files V(0644), for folders V(0755) where not given.
+        type: str
+      sensitive:
+        description: Never show the content in a diff.
+        type: bool
+        default: false
+attributes:
+  check_mode:
+    description: Says what would be written. An owner that does not exist yet counts as a difference.
+    support: full
+  diff_mode:
+    description: Shows the lines that change, except of sensitive files.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Write the configuration
+  holdfast.persistence.files:
+    files:
+      - path: /etc/example
+        owner: example
+        mode: "0750"
+      - path: /etc/example/example.conf
+        content: "{{ lookup('ansible.builtin.template', 'example.conf.j2') }}"
+        owner: example
+        mode: "0640"
+"""
+
+RETURN = r"""
+changed_paths:
+  description: What was written; in check mode what would be.
+  type: list
+  elements: str
+  returned: always
+  sample: [/etc/example/example.conf]
+reasons:
+  description: Why, by path.
+  type: dict
+  returned: always
+  sample: {/etc/example/example.conf: [content differs]}
+"""
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import (
+    Difference,
+    FileWish,
+    Found,
+    compare,
+    parse_mode,
+    show,
+)
+
+
+class FilesError(Exception):
+    """A file cannot be written. Parameters: path; found; remedy."""
+
+    def __init__(self, path: str, found: str, remedy: str) -> None:
+        super().__init__(f"{path}: {found}. {remedy}")
+
+
+def to_wish(params: dict) -> FileWish:
+    """Return the wish of one element of the option files. Raises FilesError for a mode that is not octal."""
+    is_folder = params["content"] is None
+    try:
+        mode = parse_mode(params["mode"] or ("0755" if is_folder else "0644"))
+    except ValueError as error:
+        raise FilesError(params["path"], str(error), "Correct the option mode") from error
+    owner = params["owner"]
+    return FileWish(params["path"], params["content"], owner, params["group"] or owner, mode, params["sensitive"])
+
+
+def read(path: str) -> Found:
+    """Return what is at path."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Found()
+    found = {"owner": _user(status.st_uid), "group": _group(status.st_gid), "mode": stat.S_IMODE(status.st_mode)}
+    if stat.S_ISDIR(status.st_mode):
+        return Found("folder", **found)
+    if not stat.S_ISREG(status.st_mode):
+        return Found("other", **found)
+    with open(path, "rb") as stream:
+        return Found("file", stream.read(), **found)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def ids(wish: FileWish) -> tuple[int, int]:
+    """Return the numbers of owner and group. Raises FilesError where the host does not know them."""
+    try:
+        return pwd.getpwnam(wish.owner).pw_uid, grp.getgrnam(wish.group).gr_gid
+    except KeyError as error:
+        raise FilesError(
+            wish.path,
+            f"its owner should be {wish.owner}:{wish.group}, which this host does not know",
+            "Install the package that brings this user first",
+        ) from error
+
+
+def write(wish: FileWish, difference: Difference) -> None:
+    """Bring one path to its wish. Raises FilesError or OSError."""
+    if difference.blocker:
+        raise FilesError(wish.path, difference.blocker, "Move it away and run again")
+    user, group = ids(wish)
+    os.makedirs(os.path.dirname(wish.path), mode=0o755, exist_ok=True)
+    if wish.content is None:
+        _make_folder(wish, user, group)
+    elif difference.rewrite:
+        _replace(wish, user, group)
+    else:
+        os.chown(wish.path, user, group)
+        os.chmod(wish.path, wish.mode)
+
+
+def _make_folder(wish: FileWish, user: int, group: int) -> None:
+    if not os.path.isdir(wish.path):
+        os.mkdir(wish.path, 0o700)
+    os.chown(wish.path, user, group)
+    os.chmod(wish.path, wish.mode)
+
+
+def _replace(wish: FileWish, user: int, group: int) -> None:
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(wish.path), prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchown(handle, user, group)
+            os.fchmod(handle, wish.mode)
+            stream.write((wish.content or "").encode())
+            stream.flush()
+            os.fsync(handle)
+        os.replace(temporary, wish.path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def run(module: AnsibleModule) -> dict[str, object]:
+    """Compare, write where not in check mode, return the result of the module."""
+    wishes = [to_wish(element) for element in module.params["files"]]
+    before = {wish.path: read(wish.path) for wish in wishes}
+    differences = {wish.path: compare(wish, before[wish.path]) for wish in wishes}
+    changing = [wish for wish in wishes if differences[wish.path]]
+    if not module.check_mode:
+        for wish in changing:
+            write(wish, differences[wish.path])
+    texts = [show(wish, before[wish.path], differences[wish.path]) for wish in changing]
+    return {
+        "changed": bool(changing),
+        "changed_paths": [wish.path for wish in changing],
+        "reasons": {wish.path: list(differences[wish.path].reasons) for wish in changing},
+        "diff": [{"prepared": text} for text in texts],
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str", "no_log": True},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str"},
+                    "mode": {"type": "str"},
+                    "sensitive": {"type": "bool", "default": False},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**run(module))
+    except (FilesError, OSError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
