@@ -11,7 +11,7 @@ SHELL_FILES = $(shell grep --files-with-matches --extended-regexp '^\#!/bin/(ba)
 
 .PHONY: test
 test: bootstrap ## Run every test, the lab included
-	@tools/stages --logs $(TEST_LOGS) \
+	@python tools/stages.py --logs $(TEST_LOGS) \
 		--chain "test-lab-down test-lab-hosts test-lab-bare test-lab-up" \
 		--each "lint docs-lint unit packaging module sanity" \
 		--last test-lab-verify --finally test-lab-down

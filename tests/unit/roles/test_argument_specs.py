@@ -1,4 +1,4 @@
-"""Every role's argument specification is the truth: variables, order and values as in its defaults, nothing else used."""
+"""Every role's argument specification is the truth: variables, order and values as in the defaults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 # Words that tell what a number counts or is measured in.
 UNITS = re.compile(
     r"\b(milliseconds?|seconds?|minutes?|hours?|days?|bytes?|[KMG]i?B|kilobytes|megabytes?|gigabytes?|percent|bits?|"
-    r"numbers?|many|ports?|version|share|slots?|times|database|mode|priority|identifier|id|bandwidth|lines?)\b",
+    r"numbers?|many|connections?|replicas?|fraction|ports?|version|share|slots?|times|database|mode|priority|identifier|id|bandwidth|lines?)\b",
     re.IGNORECASE,
 )
 
