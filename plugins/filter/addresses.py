@@ -1,3 +1,6 @@
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Filter that maps host names to the addresses their peers use."""
 
 from __future__ import annotations
@@ -36,8 +39,11 @@ _value:
   type: dict
 """
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-def addresses(hosts, hostvars):
+
+def addresses(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Map each host name to the address its peers use.
 
     Parameters: hosts, names; hostvars, a mapping of name to variables.
@@ -46,12 +52,12 @@ def addresses(hosts, hostvars):
     return {host: _address(host, hostvars[host]) for host in hosts}
 
 
-def _address(host, variables):
+def _address(host: str, variables: Mapping[str, Any]) -> str:
     return variables.get("cluster_address") or variables.get("ansible_host") or host
 
 
 class FilterModule:
     """The filters of this file, by name."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., Any]]:
         return {"addresses": addresses}

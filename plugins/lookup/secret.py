@@ -1,3 +1,6 @@
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Lookup that makes a secret once and remembers it on the controller."""
 
 from __future__ import annotations
@@ -8,7 +11,8 @@ short_description: A random secret, made once, kept in a private folder on the c
 version_added: 0.1.0
 author: The holdfast.persistence authors (@holdfast)
 description:
-  - Returns the content of the file O(_terms) in O(dir). Where the file is missing it is made first, of mode 0600 in a folder of mode 0700.
+  - Returns the content of the file O(_terms) in O(dir). Where the file is missing it is made first, of mode 0600.
+  - Where the folder is missing it is made too, of mode 0700 and with a C(.gitignore) that covers all of it.
   - Several processes may ask at once, all get the same secret. A killed run leaves either no file or a whole one.
 options:
   _terms:
@@ -37,6 +41,7 @@ _raw:
   elements: str
 """
 
+import contextlib
 import os
 import secrets
 import string
@@ -48,32 +53,41 @@ from ansible.plugins.lookup import LookupBase
 ALPHABET = string.ascii_letters + string.digits
 
 
-def read_or_make(folder, name, length):
+def read_or_make(folder: str, name: str, length: int) -> str:
     """Return the secret `name` of `folder`, made of `length` random characters if it does not exist.
 
-    Raises ValueError when the file is there but empty: a truncated secret is never replaced silently.
+    Raises ValueError when the name is no plain file name, and when the file is there but empty:
+    a truncated secret is never replaced silently.
     """
+    if name != os.path.basename(name) or name.startswith(".") or not name:
+        raise ValueError(f"{name!r} is not the name of a secret: give a file name without a folder and a leading dot")
     path = os.path.join(folder, name)
     if not os.path.exists(path):
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _make_folder(folder)
         _write_once(path, "".join(secrets.choice(ALPHABET) for _position in range(length)))
     with open(path, encoding="utf-8") as stream:
         value = stream.read().strip()
     if not value:
-        raise ValueError(f"the secret file {path} is empty: write the secret into it, or delete it to have a new one made")
+        raise ValueError(f"the file {path} is empty: write the secret into it, or delete it to have a new one made")
     return value
 
 
-def _write_once(path, value):
+def _make_folder(folder: str) -> None:
+    if not os.path.isdir(folder):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write_once(os.path.join(folder, ".gitignore"), "*")
+
+
+def _write_once(path: str, value: str) -> None:
     """Write a whole file or none; whoever links first wins, as link() fails where the name exists."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(value + "\n")
-        try:
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
-        except FileExistsError:
-            pass
     finally:
         os.unlink(temporary)
 

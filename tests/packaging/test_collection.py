@@ -90,7 +90,9 @@ def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A folder that has nothing to do with the checkout, with an inventory of three machines."""
-    groups = {group: {"hosts": {"a1": None, "a2": None, "a3": None}} for group in ("etcd", "postgresql", "balancer", "valkey")}
+    groups = {
+        group: {"hosts": {"a1": None, "a2": None, "a3": None}} for group in ("etcd", "postgresql", "balancer", "valkey")
+    }
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
     return tmp_path
 
@@ -148,7 +150,9 @@ def test_every_module_is_in_an_action_group() -> None:
 def test_playbooks_run_by_name_from_any_folder(playbook: str, installed: Path, elsewhere: Path) -> None:
     name = f"{NAMESPACE}.{NAME}.{playbook}"
     inventory = ("--inventory", "hosts.yml")
-    listing = run("ansible-playbook", *inventory, name, "--list-tasks", cwd=elsewhere, ANSIBLE_COLLECTIONS_PATH=str(installed))
+    listing = run(
+        "ansible-playbook", *inventory, name, "--list-tasks", cwd=elsewhere, ANSIBLE_COLLECTIONS_PATH=str(installed)
+    )
     assert f"playbook: {name}" in listing
     assert re.search(r"TAGS: \[", listing), f"{name} has no task:\n{listing}"
 

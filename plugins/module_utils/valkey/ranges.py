@@ -1,0 +1,65 @@
+"""Hash slots as ranges: the arithmetic that planner, parser and messages share. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+SLOT_COUNT = 16384
+
+
+class SlotRange(NamedTuple):
+    """Slots first to last, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+Ranges = tuple[SlotRange, ...]
+
+
+def to_ranges(slots: Iterable[int]) -> Ranges:
+    """Return slots in any order as sorted ranges that don't touch."""
+    found: list[SlotRange] = []
+    for slot in sorted(set(slots)):
+        if found and found[-1].last + 1 == slot:
+            found[-1] = SlotRange(found[-1].first, slot)
+        else:
+            found.append(SlotRange(slot, slot))
+    return tuple(found)
+
+
+def expand(ranges: Iterable[SlotRange]) -> Iterator[int]:
+    """Yield every slot of the ranges."""
+    for first, last in ranges:
+        yield from range(first, last + 1)
+
+
+def count(ranges: Iterable[SlotRange]) -> int:
+    """Return how many slots the ranges hold."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def text(ranges: Iterable[SlotRange]) -> str:
+    """Return ranges as people write them: `0-5460 5462`."""
+    return " ".join(str(SlotRange(*item)) for item in ranges)
+
+
+def parse_range(word: str) -> SlotRange:
+    """Read `7` or `0-5460`. Raises ValueError that names the word when it is no range of slots."""
+    first, dash, last = word.strip().partition("-")
+    try:
+        found = SlotRange(int(first), int(last) if dash else int(first))
+    except ValueError as error:
+        raise ValueError(f"{word!r} is no range of slots such as 0-5460") from error
+    if not 0 <= found.first <= found.last < SLOT_COUNT:
+        raise ValueError(f"{word!r} is outside of 0-{SLOT_COUNT - 1} or runs backwards")
+    return found
+
+
+def parse_ranges(words: str) -> Ranges:
+    """Read ranges separated by spaces or commas. Raises ValueError as parse_range does."""
+    return to_ranges(expand(parse_range(word) for word in words.replace(",", " ").split()))

@@ -1,0 +1,675 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
+"""Module that configures all Valkey instances of a host and applies what the servers take while they run."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: valkey_config
+short_description: Configure the Valkey instances of a host, live where the servers allow it
+version_added: 0.1.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Writes the configuration file of each instance, the ACL file that they share and their data folders, and brings running
+    servers to it by C(CONFIG SET), C(ACL LOAD) and, where a certificate on disk is newer than the loaded one, by loading it again.
+    No client is disconnected by any of it.
+  - Nothing is restarted. What only a restart can bring about is returned in RV(restart_needed).
+  - Settings are compared with the running server itself, so that a run that was killed at any point, or somebody's
+    C(CONFIG SET), is seen and completed by the next run. A server gets its settings before its file does, so a value that
+    the server refuses never reaches the file that it starts from.
+  - It talks to the servers through their Unix sockets (directive C(unixsocket) of O(config)), so it needs no certificate.
+options:
+  instances:
+    description: The instances of this host, all of them.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      port:
+        description: Port for clients; it also names the unit, the files and the data folder. The cluster bus takes this plus 10000.
+        type: int
+        required: true
+      maxmemory:
+        description: Memory for data, as V(2gb), V(512mb) or bytes. Without it the instance takes its part of O(memory_fraction).
+        type: str
+      settings:
+        description: Settings of this instance alone, they win over O(settings).
+        type: dict
+        default: {}
+      weight:
+        description: Not used here; M(holdfast.persistence.valkey_cluster) shares the slots by it.
+        type: float
+      role:
+        description: Not used here; M(holdfast.persistence.valkey_cluster) prefers this role for the instance.
+        type: str
+        choices: [primary, replica]
+      slots:
+        description: Not used here; slots that M(holdfast.persistence.valkey_cluster) gives to the instance.
+        type: str
+      state:
+        description: Not used here; M(holdfast.persistence.valkey_cluster) takes an absent instance out of the cluster.
+        type: str
+        choices: [present, absent]
+  config:
+    description: Text of the configuration that the instances share. C({port}) and C({bus_port}) stand for an instance's own numbers.
+    type: str
+    required: true
+  settings:
+    description: Settings that are added to O(config), where they win. Booleans become C(yes) and C(no).
+    type: dict
+    default: {}
+  acl:
+    description:
+      - Text of the ACL file. It should hold hashes of passwords, not passwords.
+      - Its path is directive C(aclfile) of O(config).
+    type: str
+    required: true
+  username:
+    description: ACL user that this module logs in as.
+    type: str
+    default: admin
+  password:
+    description: Password of O(username).
+    type: str
+    required: true
+  previous_passwords:
+    description: Passwords that O(username) had before; tried where the server does not know O(password) yet.
+    type: list
+    elements: str
+    default: []
+  replication_username:
+    description: ACL user that replicas log in as at their primary.
+    type: str
+    default: replication
+  replication_password:
+    description: Password of O(replication_username).
+    type: str
+    required: true
+  memory_fraction:
+    description: Part of the host's memory that the data of all instances together may take.
+    type: float
+    default: 0.6
+  config_dir:
+    description: Folder of the configuration files, named C(valkey-PORT.conf).
+    type: path
+    default: /etc/valkey
+  run_dir:
+    description: Folder where this module remembers what running servers have loaded; emptied at boot.
+    type: path
+    default: /run/holdfast/valkey
+  owner:
+    description: User that the servers run as.
+    type: str
+    default: valkey
+  group:
+    description: Group that the servers run as.
+    type: str
+    default: valkey
+attributes:
+  check_mode:
+    description: Says what would be written, set live and need a restart; writes nothing. Works where nothing is installed yet.
+    support: full
+  diff_mode:
+    description: Shows files and live settings before and after, without secrets.
+    support: full
+seealso:
+  - module: holdfast.persistence.unit
+"""
+
+EXAMPLES = r"""
+- name: Configure two instances
+  holdfast.persistence.valkey_config:
+    instances:
+      - port: 7001
+      - port: 7002
+        maxmemory: 2gb
+    config: "{{ lookup('ansible.builtin.template', 'valkey.conf.j2') }}"
+    acl: "{{ lookup('ansible.builtin.template', 'users.acl.j2') }}"
+    password: "{{ valkey_admin_password }}"
+    replication_password: "{{ valkey_replication_password }}"
+  register: valkey_configured
+"""
+
+RETURN = r"""
+instances:
+  description: What was found and done, one entry an instance; in check mode what would be done.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    port:
+      description: Port of the instance.
+      type: int
+    running:
+      description: Whether the server runs.
+      type: bool
+    maxmemory:
+      description: Memory for data in bytes.
+      type: int
+    live:
+      description: Names of the settings that were set live.
+      type: list
+      elements: str
+    restart:
+      description: Names of the settings that wait for a restart.
+      type: list
+      elements: str
+    loaded:
+      description: Files that the running server was made to load again.
+      type: list
+      elements: str
+  sample:
+    - {port: 7001, running: true, maxmemory: 1073741824, live: [maxmemory], restart: [], loaded: []}
+restart_needed:
+  description: Ports of the running instances that need a restart.
+  type: list
+  elements: int
+  returned: always
+  sample: [7002]
+running:
+  description: Whether all instances run.
+  type: bool
+  returned: always
+"""
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config import (
+    ConfigError,
+    Plan,
+    changed_users,
+    check_apart,
+    check_ports,
+    instance_text,
+    make_plan,
+    masked_acl,
+    parse_config,
+    parse_size,
+    refused_for_ever,
+    render_setting,
+    same,
+    share_memory,
+    unknown_settings,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import (
+    LocalServer,
+    NotRunning,
+    ReplyError,
+)
+
+# Settings whose values stay out of results.
+SECRET_SETTINGS = frozenset({"primaryauth", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"})
+TLS_FILES = ("tls-cert-file", "tls-key-file", "tls-ca-cert-file")
+# File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
+CLOCK_GRAIN = 0.05
+
+
+@dataclass
+class Instance:
+    """One instance: what it shall be, and what was found and done. text is the wished configuration file."""
+
+    port: int
+    maxmemory: int
+    text: str
+    path: str
+    wished: dict[str, str]
+    on_disk: str = ""
+    running: bool = False
+    live: dict[str, str] = field(default_factory=dict)
+    live_before: dict[str, str] = field(default_factory=dict)
+    restart: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+
+    @property
+    def acl_path(self) -> str:
+        """Path of the ACL file that the server shall use."""
+        return self.wished["aclfile"]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything differs; a restart that still waits is no change of this run."""
+        return bool(self.text != self.on_disk or self.live or self.loaded)
+
+    def result(self) -> dict[str, Any]:
+        """Return the entry of the module's result."""
+        return {
+            "port": self.port,
+            "running": self.running,
+            "maxmemory": self.maxmemory,
+            "live": sorted(self.live),
+            "restart": self.restart,
+            "loaded": self.loaded,
+        }
+
+
+@dataclass
+class Memory:
+    """What a running server has loaded, as far as this module knows; valid for one process of the server.
+
+    removed: settings that left the file since the process started. files: digests of the files it loaded, by path.
+    acl: digest of its ACL after the last load.
+    """
+
+    run_id: str
+    removed: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    acl: str = ""
+
+
+def memory_path(module: AnsibleModule, port: int) -> str:
+    """Return where the memory of an instance is kept."""
+    return os.path.join(module.params["run_dir"], f"{port}.json")
+
+
+def read_memory(path: str, run_id: str) -> Memory:
+    """Return what is remembered of this process of a server; nothing if it is another process now."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            memory = Memory(**json.load(stream))
+    except FileNotFoundError:
+        return Memory(run_id)
+    return memory if memory.run_id == run_id else Memory(run_id)
+
+
+def write_memory(path: str, memory: Memory) -> None:
+    """Remember; a killed run leaves the old memory or the new one."""
+    text = json.dumps(vars(memory), sort_keys=True)
+    if read_text(path) != text:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        replace_file(path, text, 0o600, -1, -1)
+
+
+def digest(text: str | bytes) -> str:
+    """Return the SHA-256 of a text, hexadecimal."""
+    return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).hexdigest()
+
+
+def read_text(path: str) -> str:
+    """Return the content of a file, nothing if it is not there."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return ""
+
+
+def replace_file(path: str, text: str, mode: int, uid: int, gid: int) -> None:
+    """Write a whole file or none. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            os.fchown(stream.fileno(), uid, gid)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def total_memory() -> int:
+    """Return the bytes of memory that this host may use: its own, or less where its control group is limited."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        total = int(next(line for line in stream if line.startswith("MemTotal:")).split()[1]) * 1024
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = read_text(path).strip()
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total
+
+
+def process_start(pid: int) -> float:
+    """Return when a process started, seconds since the epoch (proc(5): stat field 22, in clock ticks since boot)."""
+    ticks = int(read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """A running server of this host and what it has loaded."""
+
+    def __init__(self, module: AnsibleModule, instance: Instance) -> None:
+        """Connect and log in. Raises NotRunning, ConfigError."""
+        self.where = f"valkey {instance.port}"
+        self._link = LocalServer(instance.wished["unixsocket"])
+        params = module.params
+        try:
+            self._link.login(params["username"], [params["password"], *params["previous_passwords"]])
+        except ReplyError as error:
+            remedy = "Name the password that the server still has in valkey_previous_passwords"
+            raise ConfigError(self.where, f"user {params['username']} cannot log in ({error})", remedy) from error
+        self._memory_path = memory_path(module, instance.port)
+        info = self._link.info("server")
+        self.version = info["valkey_version"]
+        self.memory = read_memory(self._memory_path, info["run_id"])
+        self._started = process_start(self._link.pid())
+
+    def settings(self, names: dict[str, str]) -> dict[str, str]:
+        """Return all settings; hidden ones, which have to be asked for by name, if they are among names."""
+        live = self._link.mapping("CONFIG", "GET", "*")
+        for name in names:
+            if name not in live:
+                live.update(self._link.mapping("CONFIG", "GET", name))
+        return live
+
+    def has_loaded(self, path: str, content: str | bytes) -> bool:
+        """Return whether the process has loaded a file with this content.
+
+        A file that nothing is remembered of counts as loaded if it has this content since before the process started.
+        """
+        known = self.memory.files.get(path)
+        if known is not None:
+            return known == digest(content)
+        try:
+            with open(path, "rb") as stream:
+                on_disk = stream.read()
+                changed_at = os.fstat(stream.fileno()).st_mtime
+        except FileNotFoundError:
+            return False
+        return digest(on_disk) == digest(content) and changed_at < self._started - CLOCK_GRAIN
+
+    def acl_digest(self) -> str:
+        """Return the digest of the users that the server knows."""
+        return digest("\n".join(self._link.call("ACL", "LIST")))
+
+    def load_acl(self) -> bool:
+        """Make the server load its ACL file; return whether that changed its users. Raises ReplyError."""
+        before = self.acl_digest()
+        self._link.call("ACL", "LOAD")
+        return self.acl_digest() != before
+
+    def set_live(self, settings: dict[str, str]) -> list[str]:
+        """Set settings in one step; return names that the server can only change at its start. Raises ConfigError."""
+        refused: list[str] = []
+        while wanted := {name: value for name, value in settings.items() if name not in refused}:
+            try:
+                self._link.call("CONFIG", "SET", *(word for pair in wanted.items() for word in pair))
+                break
+            except ReplyError as error:
+                name = refused_for_ever(str(error))
+                if name not in wanted:
+                    raise ConfigError(self.where, str(error), "Correct the value; the server keeps its settings") from error
+                refused.append(name)
+        return refused
+
+    def remember(self) -> None:
+        """Keep what is known of this process."""
+        write_memory(self._memory_path, self.memory)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+
+class Work:
+    """One run of the module: reads everything, then (outside check mode) acts, instance by instance."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.check = module.check_mode
+        self.params = module.params
+        self.diffs: list[dict[str, str]] = []
+        self.changed = False
+
+    def run(self) -> dict[str, Any]:
+        """Return the module's result. Raises ConfigError, OSError."""
+        instances = self.instances()
+        if not self.check:
+            self.ids()
+        servers = {instance.port: server for instance in instances if (server := self.connect(instance))}
+        plans = {instance.port: self.plan(instance, servers[instance.port]) for instance in instances if instance.running}
+        self.folders(instances)
+        old_acl = read_text(instances[0].acl_path)
+        try:
+            self.acl(instances, servers, old_acl)
+            for instance in instances:
+                self.apply(instance, servers.get(instance.port), plans.get(instance.port))
+        finally:
+            for server in servers.values():
+                server.close()
+        return {
+            "changed": self.changed or any(instance.changed for instance in instances),
+            "instances": [instance.result() for instance in instances],
+            "restart_needed": [instance.port for instance in instances if instance.restart],
+            "running": all(instance.running for instance in instances),
+            "diff": self.diffs + [self.live_diff(instance) for instance in instances if instance.live or instance.loaded],
+        }
+
+    def instances(self) -> list[Instance]:
+        """Return the instances as they shall be. Raises ConfigError for what cannot be."""
+        wishes = self.params["instances"]
+        check_ports([wish["port"] for wish in wishes])
+        fixed = {wish["port"]: self.size(wish) for wish in wishes}
+        memory = share_memory(total_memory(), self.params["memory_fraction"], fixed)
+        secret = {
+            "primaryuser": self.params["replication_username"],
+            "primaryauth": self.params["replication_password"],
+        }
+        template = self.params["config"].rstrip("\n") + "\n\n# Replicas log in at their primary as\n"
+        template += "\n".join(render_setting(*pair) for pair in secret.items())
+        instances = [self.instance(wish, memory[wish["port"]], template) for wish in wishes]
+        check_apart({instance.port: instance.wished for instance in instances})
+        return instances
+
+    def instance(self, wish: dict[str, Any], maxmemory: int, template: str) -> Instance:
+        """Return one instance as it shall be."""
+        settings = {**self.params["settings"], "maxmemory": maxmemory, **wish["settings"]}
+        text = instance_text(template, wish["port"], settings)
+        path = os.path.join(self.params["config_dir"], f"valkey-{wish['port']}.conf")
+        wished = parse_config(text, path)
+        missing = [name for name in ("aclfile", "dir", "unixsocket") if not wished.get(name)]
+        if missing:
+            raise ConfigError("config", f"directive {missing[0]} is missing", "Add it")
+        return Instance(wish["port"], maxmemory, text, path, wished, on_disk=read_text(path))
+
+    @staticmethod
+    def size(wish: dict[str, Any]) -> int | None:
+        """Return the maxmemory of an instance in bytes, None if it has none of its own. Raises ConfigError."""
+        if wish["maxmemory"] is None:
+            return None
+        size = parse_size(wish["maxmemory"])
+        if not size:
+            where = f"valkey_instances, port {wish['port']}, maxmemory"
+            raise ConfigError(where, f"{wish['maxmemory']!r} is no size", "Write bytes, or a number with kb, mb or gb")
+        return size
+
+    def connect(self, instance: Instance) -> Server | None:
+        """Return the running server of an instance, None if it does not run."""
+        try:
+            server = Server(self.module, instance)
+        except NotRunning:
+            return None
+        instance.running = True
+        return server
+
+    def plan(self, instance: Instance, server: Server) -> Plan:
+        """Return what brings the running server to its configuration. Raises ConfigError for unknown settings."""
+        live = server.settings(instance.wished)
+        unknown = unknown_settings(instance.wished, live)
+        if unknown:
+            name, near = next(iter(unknown.items()))
+            remedy = f"Did you mean {near}?" if near else "Remove it from valkey_settings"
+            raise ConfigError(server.where, f"this version of the server has no setting {name}", remedy)
+        plan = make_plan(instance.wished, live, parse_config(instance.on_disk), server.memory.removed, server.version)
+        instance.live, instance.restart = dict(plan.live), list(plan.restart)
+        instance.live_before = {name: live[name] for name in plan.live}
+        return plan
+
+    def ids(self) -> tuple[int, int]:
+        """Return the numbers of the servers' user and group. Raises ConfigError if they are not there."""
+        try:
+            return pwd.getpwnam(self.params["owner"]).pw_uid, grp.getgrnam(self.params["group"]).gr_gid
+        except KeyError as error:
+            raise ConfigError("valkey", f"the host has no such user or group ({error})", "Install valkey-server") from error
+
+    def folders(self, instances: list[Instance]) -> None:
+        """Make the data folders, and give those that exist to the servers' user."""
+        for instance in instances:
+            path = instance.wished["dir"]
+            if not os.path.isdir(path):
+                self.changed = True
+                self.diffs.append({"before": "", "after": "folder\n", "before_header": path, "after_header": path})
+                if self.check:
+                    continue
+                os.mkdir(path, 0o750)
+            changed = self.module.set_owner_if_different(path, self.params["owner"], False)
+            changed = self.module.set_group_if_different(path, self.params["group"], changed)
+            self.changed = self.module.set_mode_if_different(path, 0o750, changed) or self.changed
+
+    def acl(self, instances: list[Instance], servers: dict[int, Server], old: str) -> None:
+        """Write the ACL file and make every running server load it; put the old file back if one refuses it."""
+        path, new = instances[0].acl_path, self.params["acl"]
+        self.file(path, old, new, masked_acl)
+        if old and old != new and masked_acl(old) == masked_acl(new):
+            self.diffs[-1]["after"] += f"# new passwords: {', '.join(changed_users(old, new))}\n"
+        for instance in instances:
+            server = servers.get(instance.port)
+            if server and "aclfile" not in instance.restart:
+                try:
+                    self.load_acl(instance, server, path, new)
+                except ReplyError as error:
+                    if old and old != new:
+                        self.write(path, old)
+                    remedy = "Correct valkey_users; the servers keep the users they had"
+                    raise ConfigError(server.where, str(error), remedy) from error
+
+    def load_acl(self, instance: Instance, server: Server, path: str, text: str) -> None:
+        """Make one server load the ACL file if it has not, or if somebody changed its users since."""
+        current = server.acl_digest()
+        if server.has_loaded(path, text) and server.memory.acl in ("", current):
+            server.memory.acl = current
+        elif self.check or server.load_acl():
+            instance.loaded.append(path)
+        if not self.check:
+            server.memory.files[path] = digest(text)
+            server.memory.acl = server.acl_digest()
+
+    def apply(self, instance: Instance, server: Server | None, plan: Plan | None) -> None:
+        """Bring one instance to its configuration: memory, live settings, TLS files, at last its file."""
+        if server and plan:
+            server.memory.removed = list(plan.removed)
+            digests = self.tls_digests(instance, server)
+            if not self.check:
+                server.remember()
+                self.set_live(instance, server)
+                server.memory.files.update(digests)
+                server.remember()
+        self.file(instance.path, instance.on_disk, instance.text, self.masked_config)
+
+    def set_live(self, instance: Instance, server: Server) -> None:
+        """Set what can be set, and verify it by reading it back. Raises ConfigError."""
+        refused = server.set_live({**instance.live, **{name: instance.wished[name] for name in self.tls_names(instance)}})
+        for name in refused:
+            del instance.live[name]
+        instance.restart = sorted({*instance.restart, *refused})
+        if instance.live:
+            after = server.settings(instance.wished)
+            wrong = [name for name in instance.live if not same(name, instance.wished[name], after[name])]
+            if wrong:
+                found = f"{wrong[0]} is {after[wrong[0]]!r} after CONFIG SET to {instance.wished[wrong[0]]!r}"
+                raise ConfigError(server.where, found, "Write the value as the server shows it")
+
+    @staticmethod
+    def tls_digests(instance: Instance, server: Server) -> dict[str, str]:
+        """Return the digests of the TLS files, noting those the server has not loaded; set_live() makes it load them."""
+        digests = {}
+        for path in sorted({instance.wished[name] for name in TLS_FILES if instance.wished.get(name)}):
+            if os.path.exists(path):
+                with open(path, "rb") as stream:
+                    content = stream.read()
+                digests[path] = digest(content)
+                if not server.has_loaded(path, content):
+                    instance.loaded.append(path)
+        return digests
+
+    @staticmethod
+    def tls_names(instance: Instance) -> list[str]:
+        """Return the settings that name a TLS file that has to be loaded again; setting one loads all three."""
+        return [name for name in TLS_FILES if instance.wished.get(name) in instance.loaded]
+
+    def file(self, path: str, old: str, new: str, mask: Any) -> None:
+        """Write a file where it differs, and say so."""
+        if old == new:
+            return
+        self.changed = True
+        header = {"before_header": path, "after_header": path}
+        self.diffs.append({"before": mask(old), "after": mask(new), **header})
+        if not self.check:
+            self.write(path, new)
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file that root owns and the servers may read."""
+        _uid, gid = self.ids()
+        replace_file(path, text, 0o640, 0, gid)
+
+    @staticmethod
+    def masked_config(text: str) -> str:
+        """Return a configuration without its secrets, for people."""
+        return re.sub(rf"(?m)^({'|'.join(sorted(SECRET_SETTINGS))}) .*$", r"\1 (secret)", text)
+
+    @staticmethod
+    def live_diff(instance: Instance) -> dict[str, str]:
+        """Return the diff of a running server."""
+
+        def show(values: dict[str, str], secret: str) -> str:
+            shown = {name: secret if name in SECRET_SETTINGS else values[name] for name in sorted(instance.live)}
+            return "".join(f"{name} {value}\n" for name, value in shown.items())
+
+        title = f"running server {instance.port}"
+        after = show(instance.wished, "(new secret)") + "".join(f"# loaded again: {path}\n" for path in instance.loaded)
+        return {"before": show(instance.live_before, "(secret)"), "after": after, "before_header": title, "after_header": title}
+
+
+def main() -> None:
+    """Run the module."""
+    instance_spec = {
+        "port": {"type": "int", "required": True},
+        "maxmemory": {"type": "str"},
+        "settings": {"type": "dict", "default": {}},
+        "weight": {"type": "float"},
+        "role": {"type": "str", "choices": ["primary", "replica"]},
+        "slots": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"]},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "instances": {"type": "list", "elements": "dict", "required": True, "options": instance_spec},
+            "config": {"type": "str", "required": True},
+            "settings": {"type": "dict", "default": {}},
+            "acl": {"type": "str", "required": True, "no_log": True},
+            "username": {"type": "str", "default": "admin"},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "previous_passwords": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "replication_username": {"type": "str", "default": "replication"},
+            "replication_password": {"type": "str", "required": True, "no_log": True},
+            "memory_fraction": {"type": "float", "default": 0.6},
+            "config_dir": {"type": "path", "default": "/etc/valkey"},
+            "run_dir": {"type": "path", "default": "/run/holdfast/valkey"},
+            "owner": {"type": "str", "default": "valkey"},
+            "group": {"type": "str", "default": "valkey"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**Work(module).run())
+    except (ConfigError, ReplyError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"valkey_config: {error}")
+
+
+if __name__ == "__main__":
+    main()
