@@ -185,7 +185,7 @@ def _foreign_listeners(host: Host, probe: Probe, wanted: dict[int, tuple[str, st
             expected == "patroni" and listener.process.startswith("python3")
         )
         if ours and expected == "postgres" and listener.directory:
-            ours = probe.patroni_data_dir == listener.directory
+            ours = probe.patroni_real_dir == listener.directory
         if not ours:
             seen.add(listener.port)
             at = f" (in {listener.directory})" if listener.process == "postgres" and listener.directory else ""
