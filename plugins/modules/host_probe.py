@@ -361,7 +361,15 @@ def valkey_dirs(root, etc):
             settings = parse.valkey(read_text(os.path.join(folder, name)))
             if settings["dir"]:
                 owners[settings["dir"]] = "cluster" if settings["cluster"] else "single"
-    return [{"path": path, "populated": bool(names(path)), "owner": owners.get(path, "")} for path in folders(root)]
+    return [
+        {
+            "path": path,
+            "populated": bool(names(path)),
+            "configured": path in owners,
+            "owner": owners.get(path, ""),
+        }
+        for path in folders(root)
+    ]
 
 
 def patroni(etc):

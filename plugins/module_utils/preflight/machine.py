@@ -285,7 +285,7 @@ def _etcd_directories(host: Host, probe: Probe) -> Iterator[Problem]:
     for item in probe.etcd_dirs:
         ours = item.path == wanted and item.configured and item.owner == name
         if name and item.populated and not ours and (item.path == wanted or item.configured):
-            owner = f"of the cluster {item.owner}" if item.owner else "that no configuration on the host owns"
+            owner = f"of the cluster {item.owner}" if item.owner else "that is not known to be this cluster's"
             yield _foreign(
                 "etcd_data_dir", host, item.path, f"an etcd member {owner}", f"a member of {name}, or nothing"
             )
