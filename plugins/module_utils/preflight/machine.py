@@ -195,7 +195,7 @@ def _postgresql_buffers(host: Host) -> Iterator[tuple[str, float]]:
     if "postgresql" not in host.groups:
         return
     planned = as_int(host.value("patroni_memory"))
-    size = max(128, planned // 4) if planned else None
+    size: float | None = max(128, planned // 4) if planned else None
     for variable in ("patroni_parameters", "patroni_host_parameters"):
         parameters = host.value(variable)
         if isinstance(parameters, Mapping) and "shared_buffers" in parameters:
