@@ -54,7 +54,8 @@ class Placement:
     """The wished roles.
 
     primaries: ids of nodes that lead. follows: primary id by replica id. promotions: id of the replica that takes over,
-    by id of the primary that it takes over from (slots stay in the shard). drained: ids of primaries that give up theirs.
+    by id of the primary that it takes over from (slots stay in the shard). drained: ids of primaries that give up
+    their slots.
     """
 
     primaries: tuple[str, ...]

@@ -228,11 +228,10 @@ class Planner:
         )
         clash = len(formed) > 1 and (len(with_keys) > 0 or max(claimed.values()) > 1)
         if clash:
-            smallest = min(formed, key=len)
+            smallest, *others = sorted(formed, key=len)
             raise ShapeError(
-                f"{', '.join(self._name(node) for node in sorted(smallest, key=self._name))} and"
-                f" {self._name(next(n for n in self.by_id if n not in smallest and n in {m for g in formed for m in g}))}"
-                " belong to different clusters",
+                f"{', '.join(sorted(self._name(node) for node in smallest))} and"
+                f" {', '.join(sorted(self._name(node) for node in others[-1]))} belong to different clusters",
                 "Declare the nodes of one cluster only; reset a node (CLUSTER RESET HARD) to let it join another",
             )
         for node in self.present:
@@ -317,7 +316,7 @@ class Planner:
                 moves.append(Move(slot, slot, owner, targets[0]))
             elif slot in exporters and exporters[slot][0] != owner:
                 settle.setdefault(exporters[slot][0], set()).add(slot)
-        return {node: ranges.to_ranges(found) for node, found in settle.items()}, _joined(moves)
+        return {node: ranges.to_ranges(found) for node, found in settle.items()}, joined(moves)
 
     def _replicate(self, wished: Placement, busy: Iterable[str]) -> dict[str, str]:
         """Replicas that don't follow their primary yet; primaries that have slots to give must give them first."""
@@ -353,15 +352,16 @@ class Planner:
         ]
 
 
-def _joined(moves: Sequence[Move]) -> tuple[Move, ...]:
-    joined: list[Move] = []
+def joined(moves: Sequence[Move]) -> tuple[Move, ...]:
+    """Return moves with neighbours between the same nodes made one."""
+    found: list[Move] = []
     for move in moves:
-        last = joined[-1] if joined else None
+        last = found[-1] if found else None
         if last and last.last + 1 == move.first and (last.source, last.target) == (move.source, move.target):
-            joined[-1] = Move(last.first, move.last, move.source, move.target)
+            found[-1] = Move(last.first, move.last, move.source, move.target)
         else:
-            joined.append(move)
-    return tuple(joined)
+            found.append(move)
+    return tuple(found)
 
 
 def rows(states: States, names: Mapping[str, str]) -> list[str]:
@@ -391,7 +391,7 @@ def rows_after(declared: Sequence[Declared], states: States, plan: Plan, names: 
     for move in (*plan.heal, *plan.assign, *plan.move):
         moved = set(ranges.expand([SlotRange(move.first, move.last)]))
         for claimed in owned.values():
-            claimed -= moved
+            claimed.difference_update(moved)
         owned[move.target] |= moved
     primary_of.update(plan.replicate)
     absent = {states[node.endpoint].id for node in declared if not node.present and node.endpoint in states}
