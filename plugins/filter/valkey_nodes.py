@@ -37,17 +37,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One dict an instance, with C(address), C(port), C(host), C(zone) and C(weight); in the order given, role hints too where set.
+  description: One dict an instance, with C(address), C(port), C(host), C(zone) and C(weight), and C(role), C(slots) and C(state) where set; in the order given.
   type: list
   elements: dict
 """
+
+
+# What an instance may say of itself that the module takes as it is.
+PASSED_ON = ("role", "slots", "state")
 
 
 def valkey_nodes(hosts, hostvars, default):
     """List the Valkey instances of hosts.
 
     Parameters: hosts, names; hostvars, a mapping of name to variables; default, instances of a host that declares none.
-    Returns a list of dicts with address, port, host, zone (empty if none) and weight (1 if none), role where declared.
+    Returns a list of dicts with address, port, host, zone (empty if none) and weight (1 if none),
+    and role, slots and state where declared.
     """
     return [
         _node(host, hostvars[host], instance)
@@ -64,7 +69,7 @@ def _node(host, variables, instance):
         "zone": variables.get("cluster_zone") or variables.get("zone") or "",
         "weight": instance.get("weight", 1),
     }
-    return {**node, "role": instance["role"]} if "role" in instance else node
+    return {**node, **{name: instance[name] for name in PASSED_ON if name in instance}}
 
 
 class FilterModule:

@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
 """Module that looks at a host, for the preflight."""
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ options:
     description: Folder of PostgreSQL data directories; each is C(<version>/<name>) below it.
     type: path
     default: /var/lib/postgresql
+  data_dirs:
+    description: PostgreSQL data directories that lie elsewhere. Their file systems are measured, too.
+    type: list
+    elements: path
+    default: []
   etcd_root:
     description: Folder of etcd data directories.
     type: path
@@ -71,6 +78,11 @@ python:
   sample: 3.13.5
 memory_mib:
   description: Memory the host may use, in MiB; a control group's limit counts if it is lower.
+  type: int
+  returned: always
+  sample: 16011
+memory_total_mib:
+  description: Memory the host has, in MiB.
   type: int
   returned: always
   sample: 16011
@@ -297,8 +309,9 @@ def filesystem(path):
     }
 
 
-def postgresql_dirs(root):
-    """Return the folders two levels below root."""
+def postgresql_dirs(root, more):
+    """Return the folders two levels below root, and more of them that lie elsewhere."""
+    paths = [path for version in folders(root) for path in folders(version)]
     return [
         {
             "path": path,
@@ -306,8 +319,7 @@ def postgresql_dirs(root):
             "system_identifier": parse.system_identifier(read_bytes(os.path.join(path, "global/pg_control"))),
             "empty": not names(path),
         }
-        for version in folders(root)
-        for path in folders(version)
+        for path in dict.fromkeys([*paths, *filter(os.path.isdir, more)])
     ]
 
 
@@ -351,13 +363,14 @@ def probe(parameters):
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "memory_mib": parse.memory_mib(read_text("/proc/meminfo"), cgroup_limit()),
+        "memory_total_mib": parse.memory_mib(read_text("/proc/meminfo"), ""),
         "cpus": len(os.sched_getaffinity(0)),
         "systemd": read_text("/proc/1/comm").strip() == "systemd",
         "container": container(),
         "interfaces": interfaces(),
         "listeners": listeners(),
-        "filesystems": [filesystem(path) for path in parameters["paths"]],
-        "postgresql_dirs": postgresql_dirs(parameters["postgresql_root"]),
+        "filesystems": [filesystem(path) for path in [*parameters["paths"], *parameters["data_dirs"]]],
+        "postgresql_dirs": postgresql_dirs(parameters["postgresql_root"], parameters["data_dirs"]),
         "etcd_dirs": etcd_dirs(parameters["etcd_root"], parameters["etc"]),
         "valkey_dirs": valkey_dirs(parameters["valkey_root"], parameters["etc"]),
         "patroni": parse.patroni(read_text(os.path.join(parameters["etc"], "patroni/config.yml"))),
@@ -375,6 +388,7 @@ def main():
                 "default": ["/var/lib/etcd", "/var/lib/postgresql", "/var/lib/valkey", "/var/lib/pgbackrest"],
             },
             "postgresql_root": {"type": "path", "default": "/var/lib/postgresql"},
+            "data_dirs": {"type": "list", "elements": "path", "default": []},
             "etcd_root": {"type": "path", "default": "/var/lib/etcd"},
             "valkey_root": {"type": "path", "default": "/var/lib/valkey"},
             "etc": {"type": "path", "default": "/etc"},

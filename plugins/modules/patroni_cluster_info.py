@@ -138,7 +138,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.clust
     unmet,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import (
+    Client,
+    PatroniError,
+    UntrustedError,
+)
 
 PAUSE_SECONDS = 0.5
 JOURNAL_LINES = 20
@@ -152,7 +156,7 @@ def observe(client: Client, wish: Expectation | None) -> tuple[Cluster, tuple[st
     try:
         cluster = parse_cluster(client.get("/cluster"))
     except PatroniError as error:
-        if wish is None:
+        if wish is None or isinstance(error, UntrustedError):
             raise
         return Cluster(), (str(error),)
     return cluster, unmet(cluster, wish) if wish else ()

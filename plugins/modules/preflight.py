@@ -1,4 +1,6 @@
 #!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
 """Documentation of the action plugin preflight, which runs on the controller."""
 
 from __future__ import annotations

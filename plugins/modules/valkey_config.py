@@ -45,6 +45,13 @@ options:
         description: Not used here; M(holdfast.persistence.valkey_cluster) prefers this role for the instance.
         type: str
         choices: [primary, replica]
+      slots:
+        description: Not used here; slots that M(holdfast.persistence.valkey_cluster) gives to the instance.
+        type: str
+      state:
+        description: Not used here; M(holdfast.persistence.valkey_cluster) takes an absent instance out of the cluster.
+        type: str
+        choices: [present, absent]
   config:
     description: Text of the configuration that the instances share. C({port}) and C({bus_port}) stand for an instance's own numbers.
     type: str
@@ -345,7 +352,9 @@ class Server:
             remedy = "Name the password that the server still has in valkey_previous_passwords"
             raise ConfigError(self.where, f"user {params['username']} cannot log in ({error})", remedy) from error
         self._memory_path = memory_path(module, instance.port)
-        self.memory = read_memory(self._memory_path, self._link.info("server")["run_id"])
+        info = self._link.info("server")
+        self.version = info["valkey_version"]
+        self.memory = read_memory(self._memory_path, info["run_id"])
         self._started = process_start(self._link.pid())
 
     def settings(self, names: dict[str, str]) -> dict[str, str]:
@@ -494,7 +503,7 @@ class Work:
             name, near = next(iter(unknown.items()))
             remedy = f"Did you mean {near}?" if near else "Remove it from valkey_settings"
             raise ConfigError(server.where, f"this version of the server has no setting {name}", remedy)
-        plan = make_plan(instance.wished, live, parse_config(instance.on_disk), server.memory.removed)
+        plan = make_plan(instance.wished, live, parse_config(instance.on_disk), server.memory.removed, server.version)
         instance.live, instance.restart = dict(plan.live), list(plan.restart)
         instance.live_before = {name: live[name] for name in plan.live}
         return plan
@@ -615,13 +624,13 @@ class Work:
     def live_diff(instance: Instance) -> dict[str, str]:
         """Return the diff of a running server."""
 
-        def show(values: dict[str, str]) -> str:
-            lines = [f"{name} {'(secret)' if name in SECRET_SETTINGS else values[name]}\n" for name in sorted(instance.live)]
-            return "".join(lines)
+        def show(values: dict[str, str], secret: str) -> str:
+            shown = {name: secret if name in SECRET_SETTINGS else values[name] for name in sorted(instance.live)}
+            return "".join(f"{name} {value}\n" for name, value in shown.items())
 
         title = f"running server {instance.port}"
-        after = show(instance.wished) + "".join(f"# loaded again: {path}\n" for path in instance.loaded)
-        return {"before": show(instance.live_before), "after": after, "before_header": title, "after_header": title}
+        after = show(instance.wished, "(new secret)") + "".join(f"# loaded again: {path}\n" for path in instance.loaded)
+        return {"before": show(instance.live_before, "(secret)"), "after": after, "before_header": title, "after_header": title}
 
 
 def main() -> None:
@@ -632,6 +641,8 @@ def main() -> None:
         "settings": {"type": "dict", "default": {}},
         "weight": {"type": "float"},
         "role": {"type": "str", "choices": ["primary", "replica"]},
+        "slots": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"]},
     }
     module = AnsibleModule(
         argument_spec={

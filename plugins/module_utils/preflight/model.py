@@ -180,6 +180,11 @@ class Host:
         """Address that the other hosts use, as the filter `addresses` finds it."""
         return str(self.value("cluster_address") or self.value("ansible_host") or self.name)
 
+    @property
+    def zone(self) -> str:
+        """Failure domain of the host, empty if none is declared."""
+        return str(self.value("cluster_zone") or self.value("zone") or "")
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -237,6 +242,14 @@ def valkey_ports(host: Host) -> list[int]:
         return []
     ports = (as_int(item.get("port")) for item in instances if isinstance(item, Mapping))
     return [port for port in ports if port is not None]
+
+
+def as_float(value: Any) -> float:
+    """Return a number that may be written as a string, 0 for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -28,6 +28,9 @@ NEVER_LIVE = frozenset(
     """.split()
 )
 
+# The same, in servers older than the version: 8.0.1 and 8.1.1 refuse, 9.1.2 changes it live.
+NEVER_LIVE_BEFORE = {"io-threads": (9, 1)}
+
 # The cluster bus listens on the client port plus this number (cluster-port left at 0).
 BUS_PORT_OFFSET = 10000
 HIGHEST_PORT = 65535 - BUS_PORT_OFFSET
@@ -220,22 +223,31 @@ def unknown_settings(wished: Mapping[str, str], live: Mapping[str, str]) -> dict
 
 
 def make_plan(
-    wished: Mapping[str, str], live: Mapping[str, str], on_disk: Mapping[str, str], removed_before: Sequence[str] = ()
+    wished: Mapping[str, str],
+    live: Mapping[str, str],
+    on_disk: Mapping[str, str],
+    removed_before: Sequence[str] = (),
+    version: str = "",
 ) -> Plan:
     """Return what brings a running server to its configuration.
 
     wished: the new configuration. live: the answer to CONFIG GET. on_disk: the configuration file as it stands.
-    removed_before: what earlier runs removed from the file since the server started.
+    removed_before: what earlier runs removed from the file since the server started. version: of the server.
     A setting that left the file keeps its value until a restart, as no command gives a default back.
     """
     differing = {name: value for name, value in wished.items() if name in live and not same(name, value, live[name])}
     removed = {name for name in {*on_disk, *removed_before} if name not in wished}
-    never = {name for name in differing if name in NEVER_LIVE}
+    never = {name for name in differing if name in NEVER_LIVE or _too_old(name, version)}
     return Plan(
         live={name: value for name, value in differing.items() if name not in never},
         restart=tuple(sorted(never | removed)),
         removed=tuple(sorted(removed)),
     )
+
+
+def _too_old(name: str, version: str) -> bool:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return name in NEVER_LIVE_BEFORE and numbers < NEVER_LIVE_BEFORE[name]
 
 
 def refused_for_ever(message: str) -> str | None:

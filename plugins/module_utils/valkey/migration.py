@@ -40,7 +40,8 @@ class Limits:
     """How hard an engine may work. None means no limit.
 
     batch_keys: keys of one MIGRATE. batch_bytes: bytes of one batch, by MEMORY USAGE, for engines that measure.
-    parallel: moves at once, for engines that can. keys_per_second: rate. max_p99: milliseconds of a probe's 99th percentile.
+    parallel: moves at once, for engines that can. keys_per_second: rate.
+    max_p99: milliseconds that the 99th percentile of a probe may take.
     migrate_timeout: milliseconds without progress after which a server gives up a MIGRATE.
     """
 
@@ -137,7 +138,7 @@ class KeywiseEngine:
         return Outcome(tuple(done), tuple(windows[len(done) :]), progress, "keys")
 
     def _move(self, move: Move) -> None:
-        """Move the slots of one window. The order is safe at every point: keys are served from one side or the other."""
+        """Move one window. The order is safe at every point: each key is served from one side or the other."""
         slots = range(move.first, move.last + 1)
         self._set(move.target, slots, "IMPORTING", move.source)
         self._set(move.source, slots, "MIGRATING", move.target)
@@ -175,7 +176,7 @@ class KeywiseEngine:
             self._keys += len(keys)
 
     def _migrate(self, keys: Sequence[bytes], move: Move) -> list[Any]:
-        """The command. REPLACE: a key on both sides was left by an interrupted MIGRATE, and the source's is the newer."""
+        """The command. REPLACE: a key on both sides is of an interrupted MIGRATE, and the source's is the newer."""
         target = self._context.members[move.target]
         return [
             *("MIGRATE", target.address, target.port, "", 0, self._context.limits.migrate_timeout, "REPLACE"),

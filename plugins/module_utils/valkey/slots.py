@@ -251,7 +251,7 @@ class _Distribution:
                 break
 
     def _give_piece(self, run: SlotRange, amount: int, source: str, target: str) -> int:
-        """Give up to amount slots of a run, then what lies beside it and has to go anyway. Returns how many of the run."""
+        """Give up to amount slots of a run, then what lies beside it and goes anyway. Returns how many of the run."""
         slots = list(range(run.first, run.last + 1))
         if len(slots) > amount and self._gives(run.last + 1, source):
             slots.reverse()

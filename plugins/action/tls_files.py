@@ -1,0 +1,114 @@
+"""Action that issues certificates on the controller and places them on the host."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import Wish
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import (
+    Outcome,
+    Store,
+    StoreError,
+    Terms,
+    foreign,
+)
+
+ARGUMENTS = {
+    "provider": {"type": "str", "choices": ["internal", "own"], "default": "internal"},
+    "folder": {"type": "path", "required": True},
+    "dest": {"type": "path", "required": True},
+    "host": {"type": "str", "required": True},
+    "organization": {"type": "str", "required": True},
+    "certificates": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "service": {"type": "str", "required": True},
+            "common_name": {"type": "str", "default": ""},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "usages": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["server", "client"],
+                "default": ["server", "client"],
+            },
+            "owner": {"type": "str", "default": "root"},
+        },
+    },
+    "clients": {"type": "list", "elements": "str", "default": []},
+    "days": {"type": "int", "default": 365},
+    "renew_days": {"type": "int", "default": 30},
+    "ca_days": {"type": "int", "default": 3650},
+}
+
+
+def to_wish(organization: str, element: dict) -> Wish:
+    """Return the wish of one element of the option certificates."""
+    return Wish(organization, element["common_name"], tuple(element["names"]), tuple(element["usages"]))
+
+
+def collect(params: dict, check_mode: bool, now: datetime.datetime) -> Outcome:
+    """Return the host's certificates, issued where needed. Raises StoreError and OSError."""
+    organization = params["organization"]
+    wishes = {element["service"]: to_wish(organization, element) for element in params["certificates"]}
+    if params["provider"] == "own":
+        return foreign(params["folder"], params["host"], wishes, now)
+    terms = Terms(organization, now, params["days"], params["renew_days"], params["ca_days"])
+    clients = {name: Wish(organization, name, (), ("client",)) for name in params["clients"]}
+    return Store(params["folder"], terms, check_mode).provide(params["host"], wishes, clients)
+
+
+def to_files(params: dict, outcome: Outcome) -> tuple[list[dict], list[str]]:
+    """Return (arguments of the module files, paths whose content only a real run would know)."""
+    dest = params["dest"]
+    owners = {element["service"]: element["owner"] for element in params["certificates"]}
+    files: list[dict] = [{"path": dest, "mode": "0755"}]
+    pending = []
+    contents = [("ca.crt", outcome.ca, "root", "0644")]
+    contents += [(name + ".pem", pem, owners[name], "0600") for name, pem in outcome.pems.items()]
+    for name, content, owner, mode in contents:
+        path = os.path.join(dest, name)
+        if content is None:
+            pending.append(path)
+        else:
+            files.append({"path": path, "content": content, "owner": owner, "mode": mode, "sensitive": mode == "0600"})
+    return files, pending
+
+
+class ActionModule(ActionBase):
+    """The action plugin."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = True
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _checked, params = self.validate_argument_spec(ARGUMENTS)
+        now = datetime.datetime.now(datetime.UTC)
+        try:
+            outcome = collect(params, self._task.check_mode, now)
+        except StoreError as error:
+            raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from error
+        except OSError as error:
+            raise AnsibleActionFail(f"certificates: {error}") from error
+        files, pending = to_files(params, outcome)
+        result = self._execute_module(
+            module_name="holdfast.persistence.files", module_args={"files": files}, task_vars=task_vars
+        )
+        if result.get("failed"):
+            return result
+        return self._merge(result, outcome, pending)
+
+    @staticmethod
+    def _merge(result: dict, outcome: Outcome, pending: list[str]) -> dict:
+        lines = [f"# {name} is issued: {reason}\n" for name, reason in outcome.issued.items()]
+        result["issued"] = outcome.issued
+        result["changed"] = bool(result.get("changed") or outcome.issued)
+        result["changed_paths"] = [*result.get("changed_paths", []), *pending]
+        if lines:
+            result["diff"] = [{"prepared": "".join(lines)}, *result.get("diff", [])]
+        return result

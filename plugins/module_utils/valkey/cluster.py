@@ -1,0 +1,346 @@
+"""Talks to the servers of a cluster: reads their states, carries out a plan, waits until they agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
+    Endpoint,
+    Fleet,
+    ReplyError,
+    ValkeyError,
+    checked,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import Member
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, State, States
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
+    View,
+    parse_info,
+    parse_nodes,
+    parse_server,
+)
+
+POLL = 0.03
+NOT_YET = ("LOADING", "MASTERDOWN", "BUSY")
+
+
+class Pace:
+    """The gossip pace while nodes meet, and how an interrupted run is told from an operator's own setting.
+
+    Nodes learn of each other by pings, so their interval limits how fast a cluster forms. `cluster-ping-interval` is a
+    hidden setting whose default 0 is the built-in pace. While nodes meet it is FAST plus the node's
+    `repl-diskless-sync-delay` (seconds), which is 0 meanwhile: the one number tells both values to go back to, also to
+    a later run. Neither is written to the servers' configuration files.
+    """
+
+    SETTING = "cluster-ping-interval"
+    DELAY = "repl-diskless-sync-delay"
+    NORMAL = "0"
+    FAST = 200
+    LONGEST_DELAY = 60
+
+    @classmethod
+    def read(cls, reply: Sequence[str]) -> int | None:
+        """Return the delay to go back to out of a reply of CONFIG GET, None when the pace is not ours."""
+        value = dict(zip(reply[::2], reply[1::2], strict=True)).get(cls.SETTING)
+        if value is None or not cls.FAST <= int(value) <= cls.FAST + cls.LONGEST_DELAY:
+            return None
+        return int(value) - cls.FAST
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Why servers don't agree yet: the server and what is missing there."""
+
+    endpoint: Endpoint
+    reason: str
+
+
+class ClusterError(Exception):
+    """The servers did not come to agree. disagreements: what was missing where."""
+
+    def __init__(self, seconds: float, disagreements: Sequence[Disagreement]) -> None:
+        found = "; ".join(f"{item.endpoint}: {item.reason}" for item in disagreements[:5])
+        super().__init__(
+            f"after {seconds:.0f} s the servers don't agree: {found}."
+            " Check that every node reaches the others' client and bus ports, then run again"
+        )
+        self.disagreements = disagreements
+
+
+class Cluster:
+    """A set of servers. wait_timeout: seconds in which they have to agree after a change."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        endpoints: Iterable[Endpoint],
+        *,
+        wait_timeout: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.fleet = fleet
+        self.endpoints = tuple(endpoints)
+        self.wait_timeout = wait_timeout
+        self._clock = clock
+        self._sleep = sleep
+
+    def observe(self) -> dict[Endpoint, State]:
+        """Read the state of every server, changing nothing. Raises ValkeyError."""
+        replies = self.fleet.each(
+            {
+                endpoint: [
+                    ("CLUSTER", "NODES"),
+                    ("INFO",),
+                    ("CONFIG", "GET", Pace.SETTING),
+                ]
+                for endpoint in self.endpoints
+            }
+        )
+        return {endpoint: _state(found) for endpoint, found in replies.items()}
+
+    @contextmanager
+    def quick(self, endpoints: Sequence[Endpoint]) -> Iterator[None]:
+        """Let servers gossip fast inside the block; set and verify their own pace after it, whatever happened in it."""
+        self._quicken(endpoints)
+        try:
+            yield
+        except ValkeyError:
+            # A broken server must not keep the others at the pace; the first error is the one to tell.
+            for endpoint in endpoints:
+                self._calm_quietly(endpoint)
+            raise
+        except BaseException:
+            self.calm(endpoints)
+            raise
+        self.calm(endpoints)
+
+    def _quicken(self, endpoints: Sequence[Endpoint]) -> None:
+        replies = self.fleet.each(
+            {e: [("CONFIG", "GET", Pace.SETTING), ("CONFIG", "GET", Pace.DELAY)] for e in endpoints}
+        )
+        requests = {}
+        for endpoint, [interval, delay] in replies.items():
+            values = dict([checked(interval)[:2], checked(delay)[:2]] if checked(interval) else [])
+            seconds = int(values.get(Pace.DELAY, 0))
+            if values.get(Pace.SETTING) == Pace.NORMAL and seconds <= Pace.LONGEST_DELAY:
+                requests[endpoint] = [("CONFIG", "SET", Pace.SETTING, Pace.FAST + seconds, Pace.DELAY, 0)]
+        self._do(requests)
+
+    def calm(self, endpoints: Iterable[Endpoint]) -> None:
+        """Give servers that are at our pace their own back, and read it back. Raises ValkeyError."""
+        replies = self.fleet.all(endpoints, "CONFIG", "GET", Pace.SETTING)
+        delays = {endpoint: Pace.read(reply) for endpoint, reply in replies.items()}
+        ours = {endpoint: delay for endpoint, delay in delays.items() if delay is not None}
+        self._do({e: [("CONFIG", "SET", Pace.SETTING, Pace.NORMAL, Pace.DELAY, delay)] for e, delay in ours.items()})
+        for endpoint, reply in self.fleet.all(ours, "CONFIG", "GET", Pace.SETTING).items():
+            if Pace.read(reply) is not None:
+                raise ValkeyError(endpoint, f"{Pace.SETTING} did not go back", f"Set it to {Pace.NORMAL} by CONFIG SET")
+
+    def _calm_quietly(self, endpoint: Endpoint) -> ValkeyError | None:
+        try:
+            self.calm([endpoint])
+        except ValkeyError as error:
+            return error
+        return None
+
+    def introduce(self, states: States, plan: Plan) -> None:
+        """Carry out the part of a plan that makes a cluster of nodes: epochs, slots, meetings, replicas.
+
+        Returns when all servers agree. Raises ValkeyError and ClusterError.
+        """
+        endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        leaving = set(plan.forget)
+        staying = [endpoint for endpoint, state in states.items() if state.id not in leaving]
+        if not plan.meet:
+            self._assign(plan, endpoint_of)
+            self._replicate(plan.replicate, endpoint_of)
+            self.agree(staying, replicas=plan.replicate)
+            return
+        with self.quick(staying):
+            if plan.forming:
+                self._set_epochs(states, staying)
+            self._assign(plan, endpoint_of)
+            self._meet(states, plan.meet, staying)
+            self._replicate(plan.replicate, endpoint_of)
+            self.agree(staying, replicas=plan.replicate)
+
+    def _do(self, requests: Mapping[Endpoint, Sequence[Sequence[Any]]]) -> None:
+        for replies in self.fleet.each(requests).values():
+            for reply in replies:
+                checked(reply)
+
+    def _set_epochs(self, states: States, endpoints: Sequence[Endpoint]) -> None:
+        """Give nodes that know no other an epoch each; without, every meeting of two primaries is a collision."""
+        highest = max(state.view.myself.epoch for state in states.values())
+        fresh = [e for e in endpoints if states[e].view.alone and states[e].view.myself.epoch == 0]
+        self._do({e: [("CLUSTER", "SET-CONFIG-EPOCH", highest + n)] for n, e in enumerate(fresh, start=1)})
+
+    def _assign(self, plan: Plan, endpoint_of: Mapping[str, Endpoint]) -> None:
+        bounds: dict[Endpoint, list[int]] = {}
+        for move in plan.assign:
+            bounds.setdefault(endpoint_of[move.target], []).extend((move.first, move.last))
+        self._do({endpoint: [("CLUSTER", "ADDSLOTSRANGE", *words)] for endpoint, words in bounds.items()})
+
+    def _meet(self, states: States, strangers: Sequence[str], staying: Sequence[Endpoint]) -> None:
+        """Let one node, of the group that the strangers join, meet them all; gossip at the quick pace does the rest."""
+        core = [endpoint for endpoint in staying if states[endpoint].id not in strangers]
+        seed = core[0] if core else staying[0]
+        others = [e for e in staying if states[e].id in strangers and e != seed]
+        self._do({seed: [("CLUSTER", "MEET", endpoint.address, endpoint.port) for endpoint in others]})
+
+    def _replicate(self, follows: Mapping[str, str], endpoint_of: Mapping[str, Endpoint]) -> None:
+        """Attach each replica as soon as it knows its primary."""
+        waiting = {endpoint_of[replica]: primary for replica, primary in follows.items()}
+        start = self._clock()
+        while waiting:
+            replies = self.fleet.each({e: [("CLUSTER", "REPLICATE", primary)] for e, primary in waiting.items()})
+            for endpoint, [reply] in replies.items():
+                if isinstance(reply, ReplyError) and _unknown(reply):
+                    continue
+                checked(reply)
+                del waiting[endpoint]
+            if waiting and self._clock() - start > self.wait_timeout:
+                reasons = [Disagreement(e, f"does not know its primary {primary}") for e, primary in waiting.items()]
+                raise ClusterError(self._clock() - start, reasons)
+            if waiting:
+                self._sleep(POLL)
+
+    def agree(self, endpoints: Sequence[Endpoint], replicas: Iterable[str] = ()) -> None:
+        """Wait until servers know each other and have the same owners, roles and epochs, and links of replicas are up.
+
+        replicas: ids of the replicas whose links are waited for. Raises ClusterError after wait_timeout, ValkeyError.
+        """
+        start = self._clock()
+        while True:
+            missing = self.disagreements(endpoints, set(replicas))
+            if not missing:
+                return
+            if self._clock() - start > self.wait_timeout:
+                raise ClusterError(self._clock() - start, missing)
+            self._sleep(max(POLL, len(endpoints) * 0.001))
+
+    def disagreements(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:
+        """Return what servers don't agree on now; the cheap questions first. Raises ValkeyError."""
+        missing = []
+        for endpoint, reply in self._ask(endpoints, "CLUSTER", "INFO").items():
+            if isinstance(reply, ReplyError):
+                missing.append(Disagreement(endpoint, reply.problem))
+                continue
+            info = parse_info(reply)
+            if int(info["cluster_known_nodes"]) < len(endpoints):
+                missing.append(Disagreement(endpoint, f"knows {info['cluster_known_nodes']} of {len(endpoints)} nodes"))
+            elif info["cluster_state"] != "ok" and int(info["cluster_slots_assigned"]) == ranges.SLOT_COUNT:
+                missing.append(Disagreement(endpoint, "cluster_state is not ok"))
+        return missing or self._differing(endpoints, replicas)
+
+    def _differing(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:
+        replies = self._ask(endpoints, "CLUSTER", "NODES")
+        late = [Disagreement(e, r.problem) for e, r in replies.items() if isinstance(r, ReplyError)]
+        if late:
+            return late
+        views = {endpoint: parse_nodes(reply) for endpoint, reply in replies.items()}
+        missing = [Disagreement(e, reason) for e, view in views.items() if (reason := _unsettled(view))]
+        signatures = {endpoint: view.signature for endpoint, view in views.items()}
+        common = next(iter(signatures.values()))
+        missing += [Disagreement(e, "sees another topology") for e, s in signatures.items() if s != common]
+        return missing or self._links_down([e for e, view in views.items() if view.myself.id in replicas])
+
+    def _links_down(self, endpoints: Sequence[Endpoint]) -> list[Disagreement]:
+        replies = self._ask(endpoints, "INFO", "replication")
+        return [
+            Disagreement(endpoint, "the link to its primary is not up")
+            for endpoint, reply in replies.items()
+            if isinstance(reply, ReplyError) or parse_info(reply).get("master_link_status") != "up"
+        ]
+
+    def _ask(self, endpoints: Sequence[Endpoint], *command: str) -> dict[Endpoint, Any]:
+        """Ask many servers; an error that passes by itself stands in its place as ReplyError."""
+        found = {}
+        for endpoint, [reply] in self.fleet.each({e: [command] for e in endpoints}).items():
+            if isinstance(reply, ReplyError) and reply.problem.split(": ", 1)[-1].split(" ")[0] not in NOT_YET:
+                raise reply
+            found[endpoint] = reply
+        return found
+
+    def settle(self, states: States, marked: Mapping[str, ranges.Ranges]) -> None:
+        """Clear migrating and importing marks on primaries. Raises ValkeyError."""
+        endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        self._do(
+            {
+                endpoint_of[node]: [("CLUSTER", "SETSLOT", slot, "STABLE") for slot in ranges.expand(found)]
+                for node, found in marked.items()
+            }
+        )
+
+    def promote(self, states: States, promotions: Mapping[str, str]) -> None:
+        """Let replicas take over from their primaries without losing a write, one after the other.
+
+        Raises ClusterError when a takeover doesn't happen, ValkeyError.
+        """
+        endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        for replica in promotions.values():
+            endpoint = endpoint_of[replica]
+            self.fleet.client(endpoint).call("CLUSTER", "FAILOVER")
+            self._wait_leads(endpoint)
+            self.agree(self.endpoints)
+
+    def _wait_leads(self, endpoint: Endpoint) -> None:
+        start = self._clock()
+        while not parse_nodes(self.fleet.client(endpoint).call("CLUSTER", "NODES")).myself.is_primary:
+            if self._clock() - start > self.wait_timeout:
+                reason = Disagreement(endpoint, "did not take over from its primary")
+                raise ClusterError(self._clock() - start, [reason])
+            self._sleep(POLL)
+
+    def forget(self, states: States, leaving: Sequence[str]) -> None:
+        """Take nodes out of the cluster: all others forget them, they forget all others. Raises ValkeyError."""
+        staying = [endpoint for endpoint, state in states.items() if state.id not in leaving]
+        replies = self.fleet.each({e: [("CLUSTER", "FORGET", node) for node in leaving] for e in staying})
+        for found in replies.values():
+            for reply in found:
+                if not (isinstance(reply, ReplyError) and _unknown(reply)):
+                    checked(reply)
+        self._do({e: [("CLUSTER", "RESET", "HARD")] for e, state in states.items() if state.id in leaving})
+
+
+def members(states: States) -> dict[str, Member]:
+    """Return the primaries as migration engines want them."""
+    known = {node.id: node for state in states.values() for node in state.view.members if node.address}
+    found = {}
+    for endpoint, state in states.items():
+        if not state.view.myself.is_primary or state.view.alone:
+            continue
+        node = known[state.id]
+        found[state.id] = Member(state.id, endpoint, node.address, node.port, state.server.version)
+    return found
+
+
+def count_keys(fleet: Fleet, endpoint: Endpoint, moves: Iterable[Move]) -> int:
+    """Return how many keys a server has in the slots of moves. Raises ValkeyError."""
+    slots = [slot for move in moves for slot in ranges.expand([move.slots])]
+    replies = fleet.client(endpoint).pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
+    return sum(checked(reply) for reply in replies)
+
+
+def _state(replies: Sequence[Any]) -> State:
+    nodes, info, pace = (checked(reply) for reply in replies)
+    return State(parse_nodes(nodes), parse_server(info), Pace.read(pace))
+
+
+def _unsettled(view: View) -> str:
+    if len(view.members) < len(view.nodes):
+        return "is still meeting nodes"
+    down = [node.endpoint for node in view.nodes if not node.link_up and not node.myself and not node.failed]
+    return f"has no link to {', '.join(down[:3])}" if down else ""
+
+
+def _unknown(error: ReplyError) -> bool:
+    return "Unknown node" in error.problem or "I don't know about node" in error.problem

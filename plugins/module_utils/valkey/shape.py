@@ -1,0 +1,407 @@
+"""From the declared shape of a cluster and what its servers say to a plan. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import placement, ranges, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import Placement, Seat
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges, SlotRange
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import IMPORTING, Server, View
+
+
+class ShapeError(ValueError):
+    """The declaration and the servers don't fit. problem: what was found; remedy: what to change."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}. {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A node as the inventory has it.
+
+    endpoint: where we and the other servers reach it. host: the machine. weight: its share of slots if it is a primary.
+    role: `primary`, `replica` or empty. pinned: slots that it has to own. present: False for a node that is to leave.
+    """
+
+    endpoint: Endpoint
+    host: str
+    zone: str = ""
+    weight: Fraction = Fraction(1)
+    role: str = ""
+    pinned: Ranges = ()
+    present: bool = True
+
+    @property
+    def name(self) -> str:
+        """What people call it: host:port."""
+        return f"{self.host}:{self.endpoint.port}"
+
+
+@dataclass(frozen=True)
+class State:
+    """What one server says. pace: its markers of an unfinished formation, see cluster.Pace; None without any."""
+
+    view: View
+    server: Server
+    pace: int | None = None
+
+    @property
+    def id(self) -> str:
+        """Its node id."""
+        return self.view.myself.id
+
+
+States = Mapping[Endpoint, State]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to happen, in this order. Nodes are named by id.
+
+    calm: servers that an interrupted formation left at its pace. meet: nodes that don't know all others yet.
+    settle: slots whose marks are cleared, by id of the primary. heal: open slots that are moved on to where they were
+    going. promote: replica that takes over, by primary. assign: slots that get their first owner.
+    replicate: primary by replica. move: slots that change their owner. forget: nodes that leave the cluster.
+    """
+
+    calm: tuple[str, ...] = ()
+    meet: tuple[str, ...] = ()
+    settle: Mapping[str, Ranges] = field(default_factory=dict)
+    heal: tuple[Move, ...] = ()
+    promote: Mapping[str, str] = field(default_factory=dict)
+    assign: tuple[Move, ...] = ()
+    replicate: Mapping[str, str] = field(default_factory=dict)
+    move: tuple[Move, ...] = ()
+    forget: tuple[str, ...] = ()
+    forming: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing has to happen."""
+        return not any(
+            (
+                self.calm,
+                self.meet,
+                self.settle,
+                self.heal,
+                self.promote,
+                self.assign,
+                self.replicate,
+                self.move,
+                self.forget,
+            )
+        )
+
+    def lines(self, names: Mapping[str, str]) -> list[str]:
+        """Return the plan as people read it, a line for each step."""
+
+        def name(node: str) -> str:
+            return names.get(node, node)
+
+        return [
+            *(f"restore the ping interval of {name(node)}" for node in self.calm),
+            *(f"meet {name(node)}" for node in self.meet),
+            *(f"clear marks of {ranges.text(marked)} on {name(node)}" for node, marked in self.settle.items()),
+            *(f"finish {line}" for line in slots.describe(self.heal, names)),
+            *(f"fail over {name(old)} -> {name(new)}" for old, new in self.promote.items()),
+            *(f"{move.slots} -> {name(move.target)}" for move in self.assign),
+            *slots.describe(self.move, names),
+            *(f"{name(replica)} replicates {name(primary)}" for replica, primary in self.replicate.items()),
+            *(f"forget {name(node)}" for node in self.forget),
+        ]
+
+
+def check_declaration(declared: Sequence[Declared]) -> None:
+    """Raise ShapeError when a node is listed twice."""
+    for endpoint, number in Counter(node.endpoint for node in declared).items():
+        if number > 1:
+            raise ShapeError(f"node {endpoint} is listed {number} times", "List every node once")
+
+
+def names_of(declared: Sequence[Declared], states: States) -> dict[str, str]:
+    """Return what people call each node, by id; nodes that aren't declared by address."""
+    found = {node.id: node.endpoint for state in states.values() for node in state.view.members if node.has_address}
+    return {**found, **{states[node.endpoint].id: node.name for node in declared if node.endpoint in states}}
+
+
+class Planner:
+    """Plans for one declaration and one set of states.
+
+    replicas: least number for each primary. balance: whether slots move for balance alone.
+    forget_failed: whether dead nodes that aren't declared and own no slot are forgotten.
+    """
+
+    def __init__(
+        self,
+        declared: Sequence[Declared],
+        states: States,
+        *,
+        replicas: int,
+        balance: bool = True,
+        forget_failed: bool = False,
+    ) -> None:
+        self.declared = declared
+        self.states = states
+        self.replicas = replicas
+        self.balance = balance
+        self.forget_failed = forget_failed
+        self.node_of = {states[node.endpoint].id: node for node in declared if node.endpoint in states}
+        self.by_id = {state.id: state for state in states.values()}
+        self.names = names_of(declared, states)
+        self.present = [state_id for state_id, node in self.node_of.items() if node.present]
+
+    def plan(self) -> Plan:
+        """Return the plan. Raises ShapeError, PlacementError or SlotPlanError when there can't be one."""
+        self._check_ids()
+        dead = self._check_foreign()
+        self._check_clusters()
+        owned = self._owned()
+        wished = placement.place(self._seats(owned), self.replicas)
+        settle, heal = self._open_slots(owned)
+        if heal or settle:
+            return Plan(calm=self._calm(), meet=self._meet(), settle=settle, heal=heal)
+        distribution = self._distribution(owned, wished)
+        busy = {move.source for move in distribution.moves}
+        return Plan(
+            calm=self._calm(),
+            meet=self._meet(),
+            promote=wished.promotions,
+            assign=distribution.assignments,
+            replicate=self._replicate(wished, busy),
+            move=distribution.moves,
+            forget=(*dead, *self._leaving(busy)),
+            forming=not owned,
+        )
+
+    def _name(self, node: str) -> str:
+        return self.names.get(node, node)
+
+    def _check_ids(self) -> None:
+        seen: dict[str, Declared] = {}
+        for node in self.declared:
+            state = self.states.get(node.endpoint)
+            if state is None:
+                continue
+            other = seen.setdefault(state.id, node)
+            if other is not node:
+                raise ShapeError(
+                    f"{node.endpoint} and {other.endpoint} are the same node, {state.id}", "List every node once"
+                )
+
+    def _check_foreign(self) -> tuple[str, ...]:
+        """Refuse members that aren't declared. Returns the dead ones that may be forgotten."""
+        dead: dict[str, None] = {}
+        for state in self._in_cluster():
+            for node in state.view.members:
+                if node.id in self.node_of:
+                    continue
+                if (node.failed or not node.has_address) and not node.slots and self.forget_failed:
+                    dead[node.id] = None
+                    continue
+                raise ShapeError(
+                    f"{self._name(state.id)} belongs to a cluster with the undeclared node {node.endpoint} ({node.id}"
+                    f"{', down' if node.failed else ''}{', owns slots' if node.slots else ''})",
+                    "Declare it, declare it absent, or for a dead node without slots set forget_failed",
+                )
+        return tuple(dead)
+
+    def _in_cluster(self) -> list[State]:
+        """States of the nodes that stay, and of leaving ones that have not left yet."""
+        return [s for s in self.states.values() if s.id in self.present or not s.view.alone]
+
+    def _check_clusters(self) -> None:
+        """Refuse nodes of several clusters; groups without any key are parts of one interrupted formation."""
+        groups = self._groups()
+        formed = [group for group in groups if any(self.by_id[node].view.myself.slots for node in group)]
+        with_keys = [group for group in formed if any(self.by_id[node].server.keys for node in group)]
+        claimed = Counter(
+            slot for group in formed for node in group for slot in ranges.expand(self.by_id[node].view.myself.slots)
+        )
+        clash = len(formed) > 1 and (len(with_keys) > 0 or max(claimed.values()) > 1)
+        if clash:
+            smallest, *others = sorted(formed, key=len)
+            raise ShapeError(
+                f"{', '.join(sorted(self._name(node) for node in smallest))} and"
+                f" {', '.join(sorted(self._name(node) for node in others[-1]))} belong to different clusters",
+                "Declare the nodes of one cluster only; reset a node (CLUSTER RESET HARD) to let it join another",
+            )
+        for node in self.present:
+            state = self.by_id[node]
+            if state.view.alone and state.server.keys and not state.view.myself.slots:
+                raise ShapeError(
+                    f"{self._name(node)} is not empty: {state.server.keys} keys",
+                    "Empty it (FLUSHALL) or take it out of the declaration",
+                )
+
+    def _groups(self) -> list[set[str]]:
+        """Sets of declared nodes that know each other, directly or not."""
+        groups: list[set[str]] = []
+        for state in self._in_cluster():
+            group = {node.id for node in state.view.members if node.id in self.node_of} | {state.id}
+            apart = [other for other in groups if not other & group]
+            groups = [*apart, group.union(*(other for other in groups if other & group))]
+        return groups
+
+    def _owned(self) -> dict[str, Ranges]:
+        """Slots by owner, each as its owner claims it; of dead owners as the others have it."""
+        owned = {state.id: state.view.myself.slots for state in self._in_cluster() if state.view.myself.slots}
+        claims = Counter(slot for claimed in owned.values() for slot in ranges.expand(claimed))
+        double = ranges.to_ranges(slot for slot, number in claims.items() if number > 1)
+        if double:
+            raise ShapeError(
+                f"slots {ranges.text(double)} have two owners", "Wait until the servers agree, then run again"
+            )
+        return owned
+
+    def _seats(self, owned: Mapping[str, Ranges]) -> list[Seat]:
+        seats = []
+        for node in self.present:
+            declared, myself = self.node_of[node], self.by_id[node].view.myself
+            leader = myself.primary_id or node
+            shard = leader if leader in owned else ""
+            seats.append(Seat(node, declared.host, declared.zone, declared.role, shard))
+        return seats
+
+    def _distribution(self, owned: Mapping[str, Ranges], wished: Placement) -> slots.SlotPlan:
+        """Plan slots as they lie after the promotions."""
+        after: dict[str, Ranges] = {wished.promotions.get(node, node): claimed for node, claimed in owned.items()}
+        weights = {node: self.node_of[node].weight for node in wished.primaries}
+        pins = {node: self.node_of[node].pinned for node in wished.primaries if self.node_of[node].pinned}
+        for node, declared in self.node_of.items():
+            if declared.pinned and node not in wished.primaries and declared.present:
+                raise ShapeError(
+                    f"slots {ranges.text(declared.pinned)} are pinned to {declared.name}, which is a replica",
+                    "Declare its role as primary, or pin them to a primary",
+                )
+        make = slots.plan if self.balance or not owned else slots.keep
+        return make(after, Wish(weights, pins))
+
+    def _open_slots(self, owned: Mapping[str, Ranges]) -> tuple[dict[str, Ranges], tuple[Move, ...]]:
+        """Read migrating and importing marks. Returns marks to clear, by primary, and moves to finish."""
+        owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
+        importers: dict[int, list[str]] = {}
+        exporters: dict[int, tuple[str, str]] = {}
+        for node, state in self.by_id.items():
+            if state.view.myself.is_replica:
+                continue
+            for mark in state.view.myself.marks:
+                if mark.direction == IMPORTING:
+                    importers.setdefault(mark.slot, []).append(node)
+                else:
+                    exporters[mark.slot] = (node, mark.peer)
+        settle: dict[str, set[int]] = {}
+        moves: list[Move] = []
+        for slot in sorted({*importers, *exporters}):
+            owner = owner_of.get(slot, "")
+            targets = [node for node in importers.get(slot, []) if node != owner]
+            for node in {*importers.get(slot, []), *([exporters[slot][0]] if slot in exporters else [])}:
+                if node == owner and not targets:
+                    settle.setdefault(node, set()).add(slot)
+            if len(targets) > 1 or (targets and not owner):
+                raise ShapeError(
+                    f"slot {slot} is being imported by {', '.join(self._name(node) for node in targets)} and owned by"
+                    f" {self._name(owner) if owner else 'nobody'}",
+                    "Decide where its keys belong: valkey-cli --cluster fix, then run again",
+                )
+            if targets:
+                moves.append(Move(slot, slot, owner, targets[0]))
+            elif slot in exporters and exporters[slot][0] != owner:
+                settle.setdefault(exporters[slot][0], set()).add(slot)
+        return {node: ranges.to_ranges(found) for node, found in settle.items()}, joined(moves)
+
+    def _replicate(self, wished: Placement, busy: Iterable[str]) -> dict[str, str]:
+        """Replicas that don't follow their primary yet; primaries that have slots to give must give them first."""
+        waiting = {*busy, *wished.promotions}
+        return {
+            replica: primary
+            for replica, primary in wished.follows.items()
+            if self.by_id[replica].view.myself.primary_id != primary
+            and replica not in waiting
+            # After a promotion the old primary and the other replicas of its shard follow by themselves.
+            and wished.promotions.get(self.by_id[replica].view.myself.primary_id or "") != primary
+        }
+
+    def _meet(self) -> tuple[str, ...]:
+        """Nodes to introduce: all that some node does not know, except one group that the others join."""
+        everyone = set(self.present)
+        if all(everyone <= {m.id for m in self.by_id[node].view.members} for node in self.present):
+            return ()
+        groups = [group & everyone for group in self._groups() if group & everyone]
+        core = max(groups, key=lambda group: (any(self.by_id[n].view.myself.slots for n in group), len(group)))
+        known = {m.id for node in core for m in self.by_id[node].view.members}
+        strangers = [node for node in self.present if node not in core or node not in known]
+        return tuple(strangers or self.present)
+
+    def _calm(self) -> tuple[str, ...]:
+        return tuple(node for node, state in self.by_id.items() if state.pace is not None)
+
+    def _leaving(self, busy: Iterable[str]) -> list[str]:
+        return [
+            node
+            for node, declared in self.node_of.items()
+            if not declared.present and not self.by_id[node].view.alone and node not in set(busy)
+        ]
+
+
+def joined(moves: Sequence[Move]) -> tuple[Move, ...]:
+    """Return moves with neighbours between the same nodes made one."""
+    found: list[Move] = []
+    for move in moves:
+        last = found[-1] if found else None
+        if last and last.last + 1 == move.first and (last.source, last.target) == (move.source, move.target):
+            found[-1] = Move(last.first, move.last, move.source, move.target)
+        else:
+            found.append(move)
+    return tuple(found)
+
+
+def rows(states: States, names: Mapping[str, str]) -> list[str]:
+    """Return the topology as people read it, a line for each node, for diffs."""
+    found = []
+    for state in states.values():
+        me = state.view.myself
+        name = names.get(me.id, me.id)
+        if state.view.alone and not me.slots:
+            found.append(f"{name} alone")
+        elif me.is_replica:
+            found.append(f"{name} replica of {names.get(me.primary_id or '', me.primary_id)}")
+        else:
+            found.append(f"{name} primary {ranges.text(me.slots) or 'without slots'}")
+    return sorted(found)
+
+
+def rows_after(declared: Sequence[Declared], states: States, plan: Plan, names: Mapping[str, str]) -> list[str]:
+    """Return the topology that a plan leads to, as rows shows it."""
+    primary_of = {state.id: state.view.myself.primary_id for state in states.values()}
+    owned = {state.id: set(ranges.expand(state.view.myself.slots)) for state in states.values()}
+    for old, new in plan.promote.items():
+        owned[new], owned[old] = owned[old], set()
+        for replica, primary in primary_of.items():
+            primary_of[replica] = new if primary == old else primary
+        primary_of[new], primary_of[old] = None, new
+    for move in (*plan.heal, *plan.assign, *plan.move):
+        moved = set(ranges.expand([SlotRange(move.first, move.last)]))
+        for claimed in owned.values():
+            claimed.difference_update(moved)
+        owned[move.target] |= moved
+    primary_of.update(plan.replicate)
+    absent = {states[node.endpoint].id for node in declared if not node.present and node.endpoint in states}
+    found = []
+    for node, primary in primary_of.items():
+        name = names.get(node, node)
+        if node in absent:
+            found.append(f"{name} alone")
+        elif primary:
+            found.append(f"{name} replica of {names.get(primary, primary)}")
+        else:
+            found.append(f"{name} primary {ranges.text(ranges.to_ranges(owned[node])) or 'without slots'}")
+    return sorted(found)
