@@ -24,10 +24,11 @@ options:
     type: dict
     default: {}
   candidates:
-    description: Options to try, each set on top of O(options).
-    type: list
-    elements: dict
-    default: [{}]
+    description:
+      - For each option in which candidates differ, the list of its values; the first values make the first candidate.
+      - Without it the module runs once, with O(options).
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Does what the module does in check mode.
@@ -45,8 +46,7 @@ EXAMPLES = r"""
       ca_cert: /etc/ssl/holdfast/ca.crt
       client_cert: /etc/ssl/holdfast/postgresql.pem
     candidates:
-      - url: https://198.18.7.11:8008
-      - url: https://198.18.7.12:8008
+      url: [https://198.18.7.11:8008, https://198.18.7.12:8008]
   run_once: true
 """
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Model = Mapping[str, Any]
+# 12, 0.2 s, 1.5 KiB
+NUMBER = re.compile(r"\d+(\.\d+)?( [A-Za-z]+)?$")
+NUMBER_OR_NONE = re.compile(rf"{NUMBER.pattern}|-?$")
 
 
 def render(model: Model) -> list[str]:
@@ -27,19 +31,12 @@ def render(model: Model) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return a table of left-aligned columns, numbers to the right, indented by two."""
-    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
-    right = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(header))]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return ["  " + "  ".join(_pad(*item) for item in zip(row, widths, right, strict=True)).rstrip() for row in cells]
-
-
-def _cell(value: object) -> str:
-    return "-" if value in (None, "") else str(value)
-
-
-def _is_number(text: str) -> bool:
-    return text == "-" or text[:1].isdigit()
+    """Return a table, indented by two: columns of numbers to the right, others to the left; `-` where nobody knows."""
+    cells = [list(header), *(["-" if value is None else str(value) for value in row] for row in rows)]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [any(map(NUMBER.match, column)) and all(map(NUMBER_OR_NONE.match, column[1:])) for column in columns]
+    return ["  " + "  ".join(map(_pad, row, widths, right)).rstrip() for row in cells]
 
 
 def _pad(text: str, width: int, right: bool) -> str:
@@ -66,12 +63,13 @@ def _head(model: Model) -> list[str]:
 
 
 def _hosts(hosts: Sequence[Model]) -> list[str]:
-    return ["HOSTS", *table(("host", "address", "services", "certificates"), map(_host, hosts))]
+    lines = table(("host", "address", "services", "certificates"), map(_host, hosts))
+    return ["HOSTS", *lines, *_silent(hosts, "name")]
 
 
 def _host(host: Model) -> tuple[str, ...]:
     if host["error"]:
-        return host["name"], host["address"], f"UNREACHABLE: {host['error']}", ""
+        return host["name"], host["address"], "UNREACHABLE", ""
     bad = [
         f"{unit['name'].removesuffix('.service')} {unit['state'].upper()}"
         for unit in host["units"]
@@ -119,17 +117,21 @@ def _etcd(etcd: Model | None) -> list[str]:
         (
             member["name"],
             _etcd_role(member, etcd["leader"]),
-            f"NO ANSWER: {member['error']}" if member["error"] else "healthy",
+            "NO ANSWER" if member["error"] else "healthy",
             member["version"],
             size(member["db_size"]),
         )
         for member in etcd["members"]
     ]
-    return [title, *table(("member", "role", "health", "version", "database"), rows)]
+    return [title, *table(("member", "role", "health", "version", "database"), rows), *_silent(etcd["members"], "name")]
 
 
 def _etcd_role(member: Model, leader: str) -> str:
     return "leader" if member["name"] == leader else "learner" if member["learner"] else "follower"
+
+
+def _silent(rows: Iterable[Model], key: str) -> list[str]:
+    return [f"  ! {row[key]}: {row['error']}" for row in rows if row["error"]]
 
 
 def _errors(section: Model) -> list[str]:
@@ -147,14 +149,15 @@ def _routing(routing: Sequence[Model]) -> list[str]:
         (
             line["balancer"],
             *(
-                [f"NO ANSWER: {line['error']}", "", ""]
+                ["NO ANSWER", "", ""]
                 if line["error"]
                 else [", ".join(names) or "NOBODY" for names in line["routes"].values()]
             ),
         )
         for line in routing
     ]
-    return ["ROUTING  HAProxy sends to", *table(("balancer", "read-write", "read-only", "synchronous"), rows)]
+    lines = table(("balancer", "read-write", "read-only", "synchronous"), rows)
+    return ["ROUTING  HAProxy sends to", *lines, *_silent(routing, "balancer")]
 
 
 def _pools(pools: Sequence[Model]) -> list[str]:
@@ -162,7 +165,7 @@ def _pools(pools: Sequence[Model]) -> list[str]:
         return []
     rows: list[tuple[object, ...]] = []
     for line in pools:
-        state = f"NO ANSWER: {line['error']}" if line["error"] else "no connections" if not line["pools"] else ""
+        state = "NO ANSWER" if line["error"] else "no connections" if not line["pools"] else ""
         if state:
             rows.append((line["balancer"], state, "", "", "", ""))
         rows += [
@@ -176,7 +179,8 @@ def _pools(pools: Sequence[Model]) -> list[str]:
             )
             for pool in line["pools"]
         ]
-    return ["POOLS  PgBouncer", *table(("balancer", "database", "user", "clients", "servers", "longest wait"), rows)]
+    lines = table(("balancer", "database", "user", "clients", "servers", "longest wait"), rows)
+    return ["POOLS  PgBouncer", *lines, *_silent(pools, "balancer")]
 
 
 def _valkey(valkey: Model | None) -> list[str]:
@@ -189,22 +193,25 @@ def _valkey(valkey: Model | None) -> list[str]:
         f"VALKEY  {valkey['state']}, {valkey['slots_ok']} of 16384 slots, {valkey['primaries']} primaries, "
         f"{valkey['replicas']} replicas, {valkey['keys']} keys{agree}"
     )
-    hosts = {node["id"]: f"{node['host']}:{node['port']}" for node in valkey["nodes"]}
-    rows = [_node(node, hosts) for node in valkey["nodes"]]
-    return [title, *table(("node", "role", "slots", "lag", "keys", "memory", "note"), rows), *_errors(valkey)]
+    names = {node["id"]: f"{node['host']}:{node['port']}" for node in valkey["nodes"]}
+    rows = [_node(node, names) for node in valkey["nodes"]]
+    silent = _silent([{**node, "name": names[node["id"]]} for node in valkey["nodes"]], "name")
+    lines = table(("node", "role", "slots", "lag", "keys", "memory", "note"), rows)
+    return [title, *lines, *silent, *_errors(valkey)]
 
 
-def _node(node: Model, hosts: Mapping[str, str]) -> tuple[object, ...]:
+def _node(node: Model, names: Mapping[str, str]) -> tuple[object, ...]:
     replica = node["role"] == "replica"
-    memory = size(node["used_memory"]) + (f" of {size(node['max_memory'])}" if node["max_memory"] else "")
+    limited = node["max_memory"] and node["used_memory"] is not None
+    memory = size(node["used_memory"]) + (f" of {size(node['max_memory'])}" if limited else "")
     notes = [
-        f"NO ANSWER: {node['error']}" if node["error"] else "",
+        "NO ANSWER" if node["error"] else "",
         "LINK DOWN" if replica and node["link_up"] is False else "",
         f"slots {node['open_slots']} on the move" if node["open_slots"] else "",
     ]
     return (
-        hosts[node["id"]],
-        f"of {hosts.get(node['primary'], '?')}" if replica else "primary",
+        names[node["id"]],
+        f"of {names.get(node['primary'], '?')}" if replica else "primary",
         "" if replica else node["slots"] or "none",
         size(node["lag_bytes"]) if replica else "",
         node["keys"],
