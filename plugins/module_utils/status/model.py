@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import routes
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import normalize_mode
 
 ENGINES = ("patroni", "etcd", "valkey")
 FRONTENDS = ("read_write", "read_only", "synchronous")
@@ -78,6 +79,8 @@ def _patroni(answer: Answer | None) -> dict[str, Any] | None:
         "leader": result.get("leader", ""),
         "timeline": result.get("timeline"),
         "paused": result.get("paused", False),
+        "synchronous_mode": normalize_mode((result.get("config") or {}).get("synchronous_mode", False)),
+        "timing": {name: (result.get("config") or {}).get(name) for name in ("ttl", "loop_wait", "retry_timeout")},
         "synchronous": list(result.get("synchronous", [])),
         "members": [dict(member) for member in result.get("members", [])],
         "history": [dict(line) for line in result.get("history", [])][-3:],

@@ -89,9 +89,11 @@ def _patroni(patroni: Model | None) -> list[str]:
         return []
     if not patroni["members"]:
         return ["POSTGRESQL  NO ANSWER", *_errors(patroni)]
-    followers = ", ".join(patroni["synchronous"]) or "none"
+    mode = {"off": "asynchronous", "on": "synchronous", "quorum": "quorum commit"}[patroni["synchronous_mode"]]
+    followers = f" with {', '.join(patroni['synchronous']) or 'NOBODY'}" if patroni["synchronous_mode"] != "off" else ""
+    timing = ", ".join(f"{name} {value} s" for name, value in patroni["timing"].items() if value is not None)
     paused = "  PAUSED" if patroni["paused"] else ""
-    title = f"POSTGRESQL  leader {patroni['leader'] or 'NONE'}, synchronous {followers}{paused}"
+    title = f"POSTGRESQL  leader {patroni['leader'] or 'NONE'}, {mode}{followers}, {timing}{paused}"
     rows = [
         (
             member["name"],

@@ -73,6 +73,7 @@ def answers():
                     "leader": "node1",
                     "timeline": 3,
                     "synchronous": ["node2"],
+                    "config": {"ttl": 20, "loop_wait": 5, "retry_timeout": 5, "synchronous_mode": "quorum"},
                     "members": [member("node1", "leader", lag=None), member("node2", "quorum_standby", lag=1536)],
                 },
             },
@@ -139,7 +140,7 @@ def test_a_healthy_cluster():
           node1  198.18.7.11  2 running      364 days
           node2  198.18.7.12  2 running      364 days
 
-        POSTGRESQL  leader node1, synchronous node2
+        POSTGRESQL  leader node1, quorum commit with node2, ttl 20 s, loop_wait 5 s, retry_timeout 5 s
           member  role            state      timeline      lag  note
           node1   leader          running           3
           node2   quorum standby  streaming         3  1.5 KiB
@@ -200,7 +201,7 @@ def test_a_cluster_in_trouble():
           node2  198.18.7.12  UNREACHABLE
           ! node2: Failed to connect: timed out
 
-        POSTGRESQL  leader NONE, synchronous node2  PAUSED
+        POSTGRESQL  leader NONE, quorum commit with node2, ttl 20 s, loop_wait 5 s, retry_timeout 5 s  PAUSED
           member  role            state         timeline      lag  note
           node1   replica         start failed         3        -  restart pending
           node2   quorum standby  streaming            3  1.5 KiB
