@@ -81,7 +81,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.datad
     ForeignDataError,
     judge,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import PatroniError
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import PatroniError, UntrustedError
 
 CONTROL_BYTES = 8
 
@@ -117,6 +117,8 @@ def running_system(params: dict, urls: list[str]) -> str | None:
     for url in urls:
         try:
             state = client_of(params, url).get_state()
+        except UntrustedError:
+            raise
         except PatroniError:
             # A member that is down has no say; the directory is then judged by its own files.
             continue
@@ -135,6 +137,8 @@ def is_running(params: dict) -> bool:
     client = client_of(params)
     try:
         scope = client.get_state().get("patroni", {}).get("scope")
+    except UntrustedError:
+        raise
     except PatroniError:
         return False
     if scope != params["cluster_name"]:
