@@ -53,6 +53,7 @@ NEEDED = frozenset(
         "cluster_address",
         "cluster_vip_prefix",
         "cluster_zone",
+        "etcd_data_dir",
         "haproxy_liveness_port",
         "host_time_sync",
         "patroni_data_dir",

@@ -195,7 +195,7 @@ def _postgresql_buffers(host: Host) -> Iterator[tuple[str, float]]:
     if "postgresql" not in host.groups:
         return
     planned = as_int(host.value("patroni_memory"))
-    size = max(128, planned // 4) if planned else None
+    size: float | None = max(128, planned // 4) if planned else None
     for variable in ("patroni_parameters", "patroni_host_parameters"):
         parameters = host.value(variable)
         if isinstance(parameters, Mapping) and "shared_buffers" in parameters:
@@ -210,6 +210,8 @@ def disks(inventory: Inventory) -> Iterator[Problem]:
         paths = {path for group, path in DATA_PATHS.items() if group in host.groups}
         if "postgresql" in host.groups:
             paths.add(str(host.value("patroni_data_dir", "")))
+        if "etcd" in host.groups:
+            paths.add(str(host.value("etcd_data_dir", "")))
         seen: set[str] = set()
         for item in probe.filesystems:
             if item.path not in paths or item.mount in seen:
@@ -277,10 +279,13 @@ def _owner(probe: Probe) -> str:
 
 
 def _etcd_directories(host: Host, probe: Probe) -> Iterator[Problem]:
+    """Our directory may only hold our member, and the member that the host is configured for must be ours."""
     name = str(host.value("cluster_name", ""))
+    wanted = str(host.value("etcd_data_dir") or f"{DATA_PATHS['etcd']}/{name}")
     for item in probe.etcd_dirs:
-        if item.populated and name and item.owner != name:
-            owner = f"of the cluster {item.owner}" if item.owner else "that no configuration on the host owns"
+        ours = item.path == wanted and item.configured and item.owner == name
+        if name and item.populated and not ours and (item.path == wanted or item.configured):
+            owner = f"of the cluster {item.owner}" if item.owner else "that is not known to be this cluster's"
             yield _foreign(
                 "etcd_data_dir", host, item.path, f"an etcd member {owner}", f"a member of {name}, or nothing"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     VALKEY_BUS_OFFSET,
@@ -17,9 +17,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     valkey_ports,
 )
 
-if TYPE_CHECKING:
-    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 _BUS = "cluster bus"
 
@@ -185,7 +184,7 @@ def _foreign_listeners(host: Host, probe: Probe, wanted: dict[int, tuple[str, st
             expected == "patroni" and listener.process.startswith("python3")
         )
         if ours and expected == "postgres" and listener.directory:
-            ours = probe.patroni_data_dir == listener.directory
+            ours = probe.patroni_real_dir == listener.directory
         if not ours:
             seen.add(listener.port)
             at = f" (in {listener.directory})" if listener.process == "postgres" and listener.directory else ""

@@ -33,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "patroni_host_parameters": {"type": "dict"},
     "patroni_memory": {"type": "int"},
     "patroni_data_dir": {"type": "path"},
+    "etcd_data_dir": {"type": "path"},
     "patroni_users": {
         "type": "list",
         "elements": "dict",

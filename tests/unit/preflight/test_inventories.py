@@ -42,7 +42,7 @@ def plausible(address: str) -> dict:
         "postgresql_dirs": [],
         "etcd_dirs": [],
         "valkey_dirs": [],
-        "patroni": {"scope": "", "data_dir": ""},
+        "patroni": {"scope": "", "data_dir": "", "real_dir": ""},
     }
 
 
@@ -155,3 +155,9 @@ def test_an_unreached_host_is_a_problem():
     host = SimpleNamespace(name="node9", probe=None)
     found = list(not_probed(SimpleNamespace(stack=(host,)), {"ansible_play_hosts_all": ["node9"]}))
     assert [problem.rule for problem in found] == ["host_unreachable"]
+
+
+def test_every_rule_is_documented():
+    page = (ROOT / "docs" / "preflight.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in page[page.index("## Rules") :].splitlines() if line.startswith("| `")]
+    assert sorted(rows) == list(judge.RULE_NAMES)

@@ -111,3 +111,41 @@ def test_accepted_rules_no_longer_fail(run):
     assert {problem["rule"] for problem in result["accepted"]} == EXPECTED
     # What remains is what this machine lacks as a host, such as a systemd as process 1.
     assert not EXPECTED & {problem["rule"] for problem in result["problems"]}
+
+
+def test_a_host_whose_clock_is_ahead_is_named(run, tmp_path):
+    """One of three hosts reads its clock through a Python and a `date` that are five seconds ahead."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "ahead").mkdir()
+    (tmp_path / "ahead" / "sitecustomize.py").write_text(
+        "import time\n_now = time.time\ntime.time = lambda: _now() + 5\n", encoding="utf-8"
+    )
+    scripts = {
+        "python": f'PYTHONPATH={tmp_path}/ahead exec {sys.executable} "$@"',
+        "sh": f'PATH={tmp_path}/bin:$PATH exec /bin/sh "$@"',
+        "bin/date": 'exec /bin/date --date="5 seconds" "$@"',
+    }
+    for name, line in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    inventory = f"""
+all:
+  vars:
+    ansible_connection: local
+    ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
+    ansible_become: false
+    ansible_remote_tmp: "{tmp_path}/tmp"
+valkey:
+  hosts:
+    node1:
+    node2:
+      ansible_python_interpreter: {tmp_path}/python
+      ansible_shell_executable: {tmp_path}/sh
+    node3:
+"""
+    _code, report, _text = run(inventory, "-e", "preflight_details=true")
+    (problem,) = (item for item in judgement(report)["problems"] if item["rule"] == "clock_skew")
+    assert problem["hosts"] == ["node2"]
+    assert "ahead of" in problem["found"]
+    bounds = report["plays"][0]["tasks"][1]["hosts"]["node2"]["clock"]
+    assert bounds["low"] <= 5 <= bounds["high"]

@@ -88,7 +88,8 @@ def tree(tmp_path):
     """A host's files: our PostgreSQL, our etcd member, a Valkey instance in cluster mode and one of somebody else."""
     files = {
         "etc/patroni/config.yml": b"scope: orders\npostgresql:\n  data_dir: /x\n",
-        "etc/default/etcd": f"ETCD_DATA_DIR={tmp_path}/etcd/orders\nETCD_INITIAL_CLUSTER_TOKEN=orders\n".encode(),
+        "etc/default/etcd": f"ETCD_DATA_DIR={tmp_path}/etcd/orders\n".encode(),
+        "etc/default/etcd-bootstrap": b"ETCD_INITIAL_CLUSTER_TOKEN=orders\n",
         "etc/valkey/valkey-7001.conf": f"cluster-enabled yes\ndir {tmp_path}/valkey/7001\n".encode(),
         "postgresql/17/orders/PG_VERSION": b"17\n",
         "postgresql/17/orders/global/pg_control": struct.pack("=Q", 7574563210987654321) + b"\0" * 100,
@@ -111,7 +112,8 @@ def parameters(tree):
     return {
         "paths": [f"{tree}/postgresql/none/yet", "/"],
         "postgresql_root": f"{tree}/postgresql",
-        "data_dirs": [f"{tree}/etcd", f"{tree}/none"],
+        "postgresql_data_dirs": [f"{tree}/etcd", f"{tree}/none"],
+        "etcd_data_dirs": [f"{tree}/valkey"],
         "etcd_root": f"{tree}/etcd",
         "valkey_root": f"{tree}/valkey",
         "etc": f"{tree}/etc",
@@ -130,16 +132,16 @@ def test_data_directories_are_told_apart(tree, parameters):
         {"path": f"{tree}/postgresql/17/spare", "version": "", "system_identifier": "", "empty": True},
         {"path": f"{tree}/etcd", "version": "", "system_identifier": "", "empty": False},
     ]
-    assert [(item["path"], item["populated"], item["owner"]) for item in seen["etcd_dirs"]] == [
-        (f"{tree}/etcd", False, ""),
-        (f"{tree}/etcd/orders", True, "orders"),
-        (f"{tree}/etcd/other", False, ""),
+    assert [tuple(item.values()) for item in seen["etcd_dirs"]] == [
+        (f"{tree}/etcd/orders", True, True, "orders"),
+        (f"{tree}/etcd/other", False, False, ""),
+        (f"{tree}/valkey", False, False, ""),
     ]
-    assert [(item["path"], item["populated"], item["owner"]) for item in seen["valkey_dirs"]] == [
-        (f"{tree}/valkey/7001", True, "cluster"),
-        (f"{tree}/valkey/7002", True, ""),
+    assert [tuple(item.values()) for item in seen["valkey_dirs"]] == [
+        (f"{tree}/valkey/7001", True, True, "cluster"),
+        (f"{tree}/valkey/7002", True, False, ""),
     ]
-    assert seen["patroni"] == {"scope": "orders", "data_dir": "/x"}
+    assert seen["patroni"] == {"scope": "orders", "data_dir": "/x", "real_dir": "/x"}
 
 
 def test_this_machine_is_seen(parameters):
@@ -147,7 +149,9 @@ def test_this_machine_is_seen(parameters):
     assert seen["memory_mib"] > 0
     assert seen["cpus"] > 0
     assert seen["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert [item["path"] for item in seen["filesystems"]] == [*parameters["paths"], *parameters["data_dirs"]]
+    assert [item["path"] for item in seen["filesystems"]] == [
+        path for key in ("paths", "postgresql_data_dirs", "etcd_data_dirs") for path in parameters[key]
+    ]
     assert all(item["size_mib"] > 0 for item in seen["filesystems"])
 
 
@@ -165,3 +169,9 @@ def test_a_result_becomes_a_probe(parameters):
     assert probe.clock == (-0.5, 0.25)
     assert probe.patroni_scope == "orders"
     assert Probe.from_result({**result, "clock": None}).clock is None
+
+
+def test_debians_own_etcd_directory_counts_as_configured(tmp_path):
+    (tmp_path / "etcd/default/member/wal").mkdir(parents=True)
+    (found,) = host_probe.etcd_dirs(f"{tmp_path}/etcd", [], f"{tmp_path}/etc")
+    assert (found["populated"], found["configured"], found["owner"]) == (True, True, "")

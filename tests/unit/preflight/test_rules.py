@@ -186,7 +186,7 @@ class TestNetwork:
         ours = sample.probe(
             "node1",
             listeners=(Listener(5432, "::", "postgres", "/var/lib/postgresql/17/orders"),),
-            patroni_data_dir="/var/lib/postgresql/17/orders",
+            patroni_real_dir="/var/lib/postgresql/17/orders",
         )
         assert ours.rules() == []
 
@@ -452,12 +452,12 @@ class TestDataDirectories:
     def test_a_directory_that_belongs_to_something_else(self, sample, directory, patroni, words):
         problem = sample.probe("node1", postgresql_dirs=(directory,), **patroni).only("postgresql_data_dir")
         assert words in problem.found
-        assert problem.where == f"node1/{directory.path}"
+        assert problem.where == f"node1:{directory.path}"
 
     def test_a_data_directory_of_the_operators_choice(self, sample):
         elsewhere = sample.variables(patroni_data_dir="/data/orders")
         foreign = elsewhere.probe("node1", postgresql_dirs=(PostgresqlDir("/data/orders", "17", "7574563", False),))
-        assert foreign.only("postgresql_data_dir").where == "node1//data/orders"
+        assert foreign.only("postgresql_data_dir").where == "node1:/data/orders"
         full = elsewhere.probe("node1", filesystems=(Filesystem("/data/orders", "/data", 10, 100, False),))
         assert full.rules() == ["disk_space"]
 
@@ -465,21 +465,40 @@ class TestDataDirectories:
         main = PostgresqlDir("/var/lib/postgresql/15/main", "15", "1", False)
         assert sample.probe(postgresql_dirs=(main,)).rules() == []
 
-    @pytest.mark.parametrize("owner", ["", "billing"])
-    def test_a_foreign_etcd_member(self, sample, owner):
-        seen = sample.probe("node1", etcd_dirs=(ServiceDir("/var/lib/etcd/default", True, owner),))
-        assert seen.only("etcd_data_dir").subject == "/var/lib/etcd/default"
+    @pytest.mark.parametrize(
+        "directory",
+        [
+            ServiceDir("/var/lib/etcd/orders", True, False, ""),
+            ServiceDir("/var/lib/etcd/orders", True, True, "billing"),
+            ServiceDir("/var/lib/etcd/default", True, True, ""),
+            ServiceDir("/srv/etcd", True, True, "orders"),
+        ],
+    )
+    def test_a_foreign_etcd_member(self, sample, directory):
+        assert sample.probe("node1", etcd_dirs=(directory,)).only("etcd_data_dir").subject == directory.path
 
-    def test_our_etcd_member_and_an_empty_directory(self, sample):
-        dirs = (ServiceDir("/var/lib/etcd/orders", True, "orders"), ServiceDir("/var/lib/etcd", False, ""))
+    def test_our_etcd_member_and_others_that_nobody_runs(self, sample):
+        dirs = (
+            ServiceDir("/var/lib/etcd/orders", True, True, "orders"),
+            ServiceDir("/var/lib/etcd/orders.old", True, False, ""),
+            ServiceDir("/var/lib/etcd/default", False, False, ""),
+        )
         assert sample.probe(etcd_dirs=dirs).rules() == []
 
-    def test_foreign_valkey_data(self, sample):
-        seen = sample.probe("node1", valkey_dirs=(ServiceDir("/var/lib/valkey/7001", True, "single"),))
+    def test_an_etcd_directory_of_the_operators_choice(self, sample):
+        ours = (ServiceDir("/srv/etcd", True, True, "orders"),)
+        assert sample.variables(etcd_data_dir="/srv/etcd").probe(etcd_dirs=ours).rules() == []
+
+    @pytest.mark.parametrize("owner", ["", "single"])
+    def test_foreign_valkey_data(self, sample, owner):
+        seen = sample.probe("node1", valkey_dirs=(ServiceDir("/var/lib/valkey/7001", True, bool(owner), owner),))
         assert seen.rules() == ["valkey_data_dir"]
 
     def test_our_valkey_data_and_that_of_other_instances(self, sample):
-        dirs = (ServiceDir("/var/lib/valkey/7001", True, "cluster"), ServiceDir("/var/lib/valkey/9999", True, ""))
+        dirs = (
+            ServiceDir("/var/lib/valkey/7001", True, True, "cluster"),
+            ServiceDir("/var/lib/valkey/9999", True, False, ""),
+        )
         assert sample.probe(valkey_dirs=dirs).rules() == []
 
 
