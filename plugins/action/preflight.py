@@ -1,3 +1,6 @@
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Action plugin preflight: judges the whole inventory on the controller, and fails once with everything it found."""
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class ActionModule(ActionBase):
             }
         )
         inventory = read_inventory(self._loader, task_vars, RoleFiles(self._loader), arguments)
-        verdict = judge.judge(inventory, arguments["skip_rules"], _not_probed(inventory, task_vars))
+        verdict = judge.judge(inventory, arguments["skip_rules"], not_probed(inventory, task_vars))
         result.update(changed=False, msg=_message(inventory, verdict))
         if arguments["details"]:
             result.update(
@@ -170,7 +173,7 @@ def _facts(seen):
         return {}
     return {
         "distribution_release": seen["os"]["codename"],
-        "memtotal_mb": seen["memory_mib"],
+        "memtotal_mb": seen["memory_total_mib"],
         "processor_vcpus": seen["cpus"],
         "processor_nproc": seen["cpus"],
         "architecture": seen["architecture"],
@@ -182,7 +185,7 @@ def _first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _not_probed(inventory, task_vars):
+def not_probed(inventory, task_vars):
     """Yield a problem for every host of the play that could not be looked at."""
     playing = set(task_vars.get("ansible_play_hosts_all", []))
     for host in inventory.stack:

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the holdfast.persistence authors
-# Apache-2.0 (see LICENSE)
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Module that writes all files of a service in one go."""
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ options:
         description: Never show the content in a diff.
         type: bool
         default: false
+      validate:
+        description:
+          - Command and its arguments that judges the new file before it gets its name. C(%s) stands for its path.
+          - Where it fails nothing of this file is changed. Files before it in the list are in place already.
+        type: list
+        elements: str
 attributes:
   check_mode:
     description: Says what would be written. An owner that does not exist yet counts as a difference.
@@ -87,6 +94,7 @@ import os
 import pwd
 import stat
 import tempfile
+from collections.abc import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import (
@@ -158,8 +166,11 @@ def ids(wish: FileWish) -> tuple[int, int]:
         ) from error
 
 
-def write(wish: FileWish, difference: Difference) -> None:
-    """Bring one path to its wish. Raises FilesError or OSError."""
+def write(wish: FileWish, difference: Difference, judge: Callable[[str], None]) -> None:
+    """Bring one path to its wish. judge raises FilesError where the file at a path may not be used.
+
+    Raises FilesError or OSError.
+    """
     if difference.blocker:
         raise FilesError(wish.path, difference.blocker, "Move it away and run again")
     user, group = ids(wish)
@@ -167,7 +178,7 @@ def write(wish: FileWish, difference: Difference) -> None:
     if wish.content is None:
         _make_folder(wish, user, group)
     elif difference.rewrite:
-        _replace(wish, user, group)
+        _replace(wish, user, group, judge)
     else:
         os.chown(wish.path, user, group)
         os.chmod(wish.path, wish.mode)
@@ -180,7 +191,7 @@ def _make_folder(wish: FileWish, user: int, group: int) -> None:
     os.chmod(wish.path, wish.mode)
 
 
-def _replace(wish: FileWish, user: int, group: int) -> None:
+def _replace(wish: FileWish, user: int, group: int, judge: Callable[[str], None]) -> None:
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(wish.path), prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -189,6 +200,7 @@ def _replace(wish: FileWish, user: int, group: int) -> None:
             stream.write((wish.content or "").encode())
             stream.flush()
             os.fsync(handle)
+        judge(temporary)
         os.replace(temporary, wish.path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -196,15 +208,33 @@ def _replace(wish: FileWish, user: int, group: int) -> None:
         raise
 
 
+def judge_of(module: AnsibleModule, path: str, command: list[str] | None) -> Callable[[str], None]:
+    """Return what runs the command of the option validate, if any, for a temporary file that is to become path."""
+
+    def judge(temporary: str) -> None:
+        if not command:
+            return
+        code, output, errors = module.run_command([argument.replace("%s", temporary) for argument in command])
+        if code:
+            found = f"{command[0]} refuses the new content: {(errors or output).strip()}"
+            raise FilesError(path, found, "The file stays as it was")
+
+    return judge
+
+
 def run(module: AnsibleModule) -> dict[str, object]:
     """Compare, write where not in check mode, return the result of the module."""
     wishes = [to_wish(element) for element in module.params["files"]]
+    judges = {
+        wish.path: judge_of(module, wish.path, element["validate"])
+        for wish, element in zip(wishes, module.params["files"], strict=True)
+    }
     before = {wish.path: read(wish.path) for wish in wishes}
     differences = {wish.path: compare(wish, before[wish.path]) for wish in wishes}
     changing = [wish for wish in wishes if differences[wish.path]]
     if not module.check_mode:
         for wish in changing:
-            write(wish, differences[wish.path])
+            write(wish, differences[wish.path], judges[wish.path])
     texts = [show(wish, before[wish.path], differences[wish.path]) for wish in changing]
     return {
         "changed": bool(changing),
@@ -229,6 +259,7 @@ def main() -> None:
                     "group": {"type": "str"},
                     "mode": {"type": "str"},
                     "sensitive": {"type": "bool", "default": False},
+                    "validate": {"type": "list", "elements": "str"},
                 },
             },
         },

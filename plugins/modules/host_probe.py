@@ -1,4 +1,7 @@
 #!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Module that looks at a host, for the preflight."""
 
 from __future__ import annotations
@@ -31,10 +34,20 @@ options:
     description: Folder of PostgreSQL data directories; each is C(<version>/<name>) below it.
     type: path
     default: /var/lib/postgresql
+  postgresql_data_dirs:
+    description: PostgreSQL data directories that may lie elsewhere. Their file systems are measured, too.
+    type: list
+    elements: path
+    default: []
   etcd_root:
     description: Folder of etcd data directories.
     type: path
     default: /var/lib/etcd
+  etcd_data_dirs:
+    description: Data directories of etcd that may lie elsewhere. Their file systems are measured, too.
+    type: list
+    elements: path
+    default: []
   valkey_root:
     description: Folder of Valkey data directories, one an instance.
     type: path
@@ -71,6 +84,11 @@ python:
   sample: 3.13.5
 memory_mib:
   description: Memory the host may use, in MiB; a control group's limit counts if it is lower.
+  type: int
+  returned: always
+  sample: 16011
+memory_total_mib:
+  description: Memory the host has, in MiB.
   type: int
   returned: always
   sample: 16011
@@ -127,24 +145,31 @@ postgresql_dirs:
   returned: always
   sample: [{path: /var/lib/postgresql/17/holdfast, version: "17", system_identifier: "7574563", empty: false}]
 etcd_dirs:
-  description: Directories of etcd, each with V(path), whether it is V(populated), and its V(owner)'s cluster token.
+  description:
+    - Directories of etcd, each with V(path), whether it is V(populated), whether the host is V(configured) for it,
+      and its V(owner)'s cluster token.
   type: list
   elements: dict
   returned: always
-  sample: [{path: /var/lib/etcd/holdfast, populated: true, owner: holdfast}]
+  sample: [{path: /var/lib/etcd/holdfast, populated: true, configured: true, owner: holdfast}]
 valkey_dirs:
   description:
-    - Directories of Valkey, each with V(path), whether it is V(populated), and V(owner), which is V(cluster)
-      if an instance in cluster mode owns it.
+    - Directories of Valkey, each with V(path), whether it is V(populated), whether an instance is V(configured) for it,
+      and V(owner), which is V(cluster) if that is an instance in cluster mode.
   type: list
   elements: dict
   returned: always
-  sample: [{path: /var/lib/valkey/7001, populated: true, owner: cluster}]
+  sample: [{path: /var/lib/valkey/7001, populated: true, configured: true, owner: cluster}]
 patroni:
-  description: V(scope) and V(data_dir) of Patroni's configuration, empty without one.
+  description:
+    - V(scope) and V(data_dir) of Patroni's configuration, and the latter behind symbolic links (V(real_dir)).
+    - Empty without a configuration.
   type: dict
   returned: always
-  sample: {scope: holdfast, data_dir: /var/lib/postgresql/17/holdfast}
+  sample:
+    scope: holdfast
+    data_dir: /var/lib/postgresql/17/holdfast
+    real_dir: /var/lib/postgresql/17/holdfast
 """
 
 import ctypes
@@ -297,8 +322,9 @@ def filesystem(path):
     }
 
 
-def postgresql_dirs(root):
-    """Return the folders two levels below root."""
+def postgresql_dirs(root, more):
+    """Return the folders two levels below root, and more of them that lie elsewhere."""
+    paths = [path for version in folders(root) for path in folders(version)]
     return [
         {
             "path": path,
@@ -306,24 +332,24 @@ def postgresql_dirs(root):
             "system_identifier": parse.system_identifier(read_bytes(os.path.join(path, "global/pg_control"))),
             "empty": not names(path),
         }
-        for version in folders(root)
-        for path in folders(version)
+        for path in dict.fromkeys([*paths, *filter(os.path.isdir, more)])
     ]
 
 
-def etcd_dirs(root, etc):
-    """Return root's folders, and root itself if it is a member's directory."""
+def etcd_dirs(root, more, etc):
+    """Return root's folders, more of them that lie elsewhere, and the one that etcd is configured for."""
     settings = parse.environment(read_text(os.path.join(etc, "default/etcd")))
-    token = settings.get("ETCD_INITIAL_CLUSTER_TOKEN", "")
-    owned = settings.get("ETCD_DATA_DIR", "")
+    settings.update(parse.environment(read_text(os.path.join(etc, "default/etcd-bootstrap"))))
+    # What Debian's unit says where its environment file doesn't.
+    configured = settings.get("ETCD_DATA_DIR") or os.path.join(root, "default")
     return [
         {
             "path": path,
             "populated": bool(names(os.path.join(path, "member"))),
-            "owner": token if path == owned else "",
+            "configured": path == configured,
+            "owner": settings.get("ETCD_INITIAL_CLUSTER_TOKEN", "") if path == configured else "",
         }
-        for path in [root, *folders(root)]
-        if path == owned or os.path.basename(path) != "member"
+        for path in dict.fromkeys([*folders(root), *filter(os.path.isdir, [*more, configured])])
     ]
 
 
@@ -336,7 +362,21 @@ def valkey_dirs(root, etc):
             settings = parse.valkey(read_text(os.path.join(folder, name)))
             if settings["dir"]:
                 owners[settings["dir"]] = "cluster" if settings["cluster"] else "single"
-    return [{"path": path, "populated": bool(names(path)), "owner": owners.get(path, "")} for path in folders(root)]
+    return [
+        {
+            "path": path,
+            "populated": bool(names(path)),
+            "configured": path in owners,
+            "owner": owners.get(path, ""),
+        }
+        for path in folders(root)
+    ]
+
+
+def patroni(etc):
+    """Return what Patroni's configuration says, and where its data directory is behind symbolic links."""
+    settings = parse.patroni(read_text(os.path.join(etc, "patroni/config.yml")))
+    return {**settings, "real_dir": os.path.realpath(settings["data_dir"]) if settings["data_dir"] else ""}
 
 
 def cgroup_limit():
@@ -346,21 +386,23 @@ def cgroup_limit():
 
 def probe(parameters):
     """Return everything but the clock's readings."""
+    measured = [*parameters["paths"], *parameters["postgresql_data_dirs"], *parameters["etcd_data_dirs"]]
     return {
         "os": parse.os_release(read_text("/etc/os-release")),
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "memory_mib": parse.memory_mib(read_text("/proc/meminfo"), cgroup_limit()),
+        "memory_total_mib": parse.memory_mib(read_text("/proc/meminfo"), ""),
         "cpus": len(os.sched_getaffinity(0)),
         "systemd": read_text("/proc/1/comm").strip() == "systemd",
         "container": container(),
         "interfaces": interfaces(),
         "listeners": listeners(),
-        "filesystems": [filesystem(path) for path in parameters["paths"]],
-        "postgresql_dirs": postgresql_dirs(parameters["postgresql_root"]),
-        "etcd_dirs": etcd_dirs(parameters["etcd_root"], parameters["etc"]),
+        "filesystems": [filesystem(path) for path in dict.fromkeys(measured)],
+        "postgresql_dirs": postgresql_dirs(parameters["postgresql_root"], parameters["postgresql_data_dirs"]),
+        "etcd_dirs": etcd_dirs(parameters["etcd_root"], parameters["etcd_data_dirs"], parameters["etc"]),
         "valkey_dirs": valkey_dirs(parameters["valkey_root"], parameters["etc"]),
-        "patroni": parse.patroni(read_text(os.path.join(parameters["etc"], "patroni/config.yml"))),
+        "patroni": patroni(parameters["etc"]),
     }
 
 
@@ -375,7 +417,9 @@ def main():
                 "default": ["/var/lib/etcd", "/var/lib/postgresql", "/var/lib/valkey", "/var/lib/pgbackrest"],
             },
             "postgresql_root": {"type": "path", "default": "/var/lib/postgresql"},
+            "postgresql_data_dirs": {"type": "list", "elements": "path", "default": []},
             "etcd_root": {"type": "path", "default": "/var/lib/etcd"},
+            "etcd_data_dirs": {"type": "list", "elements": "path", "default": []},
             "valkey_root": {"type": "path", "default": "/var/lib/valkey"},
             "etc": {"type": "path", "default": "/etc"},
         },

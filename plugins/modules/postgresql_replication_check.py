@@ -1,3 +1,7 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Module that judges the replication of a PostgreSQL cluster."""
 
 from __future__ import annotations
@@ -230,12 +234,16 @@ members:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.findings import FAIL_ON, at_least, to_dict, worst
-from ..module_utils.patroni.cluster import ParseError
-from ..module_utils.patroni.rest import Client, PatroniError
-from ..module_utils.postgresql.reader import NoDriverError, Target, find_driver, read_servers
-from ..module_utils.postgresql.replication import (
+from ansible_collections.holdfast.persistence.plugins.module_utils.findings import FAIL_ON, at_least, to_dict, worst
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import (
+    NoDriverError,
+    Target,
+    find_driver,
+    read_servers,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import (
     Declared,
     Limits,
     UnreadableStateError,

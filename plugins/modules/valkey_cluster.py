@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the holdfast.persistence authors
-# Apache-2.0 (see LICENSE)
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Module that brings Valkey servers to a declared cluster shape."""
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ description:
     nodes out. What stands and fits is left as it is, so a cluster that other tools made is adopted unchanged.
   - Nodes are known by their node ids; their addresses may change.
   - A run that was interrupted at any point is finished by the next one.
-  - No replica is placed on its primary's host, and in another zone where that is possible. When one host, or where
-    possible one zone, holds so many primaries that its loss would leave no majority, primaries are moved by planned failover.
+  - No replica is placed on its primary's host, and in another zone where that is possible.
+  - When one host, or where possible one zone, holds so many primaries that its loss would leave no majority, primaries
+    are moved by planned failover.
   - The fewest slots are moved that the declared weights ask for.
 options:
   nodes:
@@ -35,7 +37,9 @@ options:
         type: int
         required: true
       host:
-        description: Machine that the node runs on; names the node in messages together with its port. Default is O(nodes[].address).
+        description:
+          - Machine that the node runs on; names the node in messages together with its port.
+          - Default is O(nodes[].address).
         type: str
       zone:
         description: Failure domain of the host, such as a rack or a room.
@@ -59,20 +63,24 @@ options:
         choices: [present, absent]
         default: present
   replicas:
-    description: Least number of replicas for each primary. The number of primaries follows from it and the number of nodes.
+    description:
+      - Least number of replicas for each primary. The number of primaries follows from it and the number of nodes.
     type: int
     default: 1
   balance:
-    description: Whether slots are moved for the sake of balance alone. V(false) moves only what has no owner or must leave its owner.
+    description:
+      - Whether slots are moved for the sake of balance alone.
+      - V(false) moves only what has no owner or must leave its owner.
     type: bool
     default: true
   forget_failed:
-    description: Whether dead members that own no slots and are not in O(nodes) are forgotten. Otherwise they are an error.
+    description:
+      - Whether dead members that own no slots and are not in O(nodes) are forgotten. Otherwise they are an error.
     type: bool
     default: false
   time_budget:
     description:
-      - Seconds after which no further slots are moved. RV(remaining) tells how many are left, the next run goes on there.
+      - Seconds after which no further slots are moved. RV(remaining) tells how many are left, the next run goes on.
       - V(0) is unlimited.
     type: float
     default: 0.0
@@ -191,10 +199,8 @@ nodes:
       type: str
 """
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -215,6 +221,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
     KeywiseEngine,
     Outcome,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, declared_node
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import PlacementError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, Plan, Planner, States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, SlotPlanError
@@ -222,17 +229,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topolo
 
 ROUNDS = 8
 MIGRATE_SECONDS = 70.0
-
-NODE_OPTIONS: dict[str, Any] = {
-    "address": {"type": "str", "required": True},
-    "port": {"type": "int", "required": True},
-    "host": {"type": "str"},
-    "zone": {"type": "str", "default": ""},
-    "weight": {"type": "float", "default": 1.0},
-    "role": {"type": "str", "choices": ["primary", "replica"]},
-    "slots": {"type": "str", "default": ""},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-}
 
 ARGUMENTS: dict[str, Any] = {
     "nodes": {"type": "list", "elements": "dict", "required": True, "options": NODE_OPTIONS},
@@ -329,7 +325,7 @@ class Run:
                 self.begin(states, planner, plan)
             if plan.empty:
                 self.report.remaining = 0
-                self._confirm(states)
+                self.cluster.agree(self._staying(states, plan))
                 return states, planner
             if not self._act(states, planner, plan):
                 return self.cluster.observe(), planner
@@ -342,30 +338,35 @@ class Run:
         self.report.formed = plan.forming
         self.report.remaining = sum(move.count for move in (*plan.heal, *plan.move))
 
-    def _confirm(self, states: States) -> None:
-        """See that all nodes of the cluster agree, also when nothing was to be done."""
-        staying = [n.endpoint for n in self.declared if n.present and n.endpoint in states]
-        self.cluster.agree(staying)
+    def _staying(self, states: States, plan: Plan) -> list[Endpoint]:
+        """Servers that are members after the plan: not those that leave with it or have left already."""
+        found = []
+        for node in self.declared:
+            state = states[node.endpoint]
+            if node.present or not (state.view.alone or state.id in plan.forget):
+                found.append(node.endpoint)
+        return found
 
     def _act(self, states: States, planner: Planner, plan: Plan) -> bool:
         """Carry out a plan. Returns False when the time was used up before all slots were moved."""
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        staying = self._staying(states, plan)
         self.cluster.calm(endpoint_of[node] for node in plan.calm)
         self._note(Plan(calm=plan.calm), planner)
         if plan.heal or plan.settle:
             self.cluster.settle(states, plan.settle)
             self._note(Plan(settle=plan.settle), planner)
-            return self._move(states, planner, plan.heal, "finish ")
+            return self._move(states, planner, plan, plan.heal, "finish ")
         if plan.promote:
-            self.cluster.promote(states, plan.promote)
+            self.cluster.promote(states, plan.promote, staying)
             self._note(Plan(promote=plan.promote), planner)
             return True
         if plan.meet or plan.assign or plan.replicate:
-            self.cluster.introduce(states, plan)
+            self.cluster.introduce(states, plan, staying)
             self._note(Plan(meet=plan.meet, assign=plan.assign, replicate=plan.replicate), planner)
             return True
         if plan.move:
-            return self._move(states, planner, plan.move)
+            return self._move(states, planner, plan, plan.move)
         self.cluster.forget(states, plan.forget)
         self._note(Plan(forget=plan.forget), planner)
         return True
@@ -373,7 +374,7 @@ class Run:
     def _note(self, part: Plan, planner: Planner) -> None:
         self.report.done += part.lines(planner.names)
 
-    def _move(self, states: States, planner: Planner, moves: Sequence[Move], verb: str = "") -> bool:
+    def _move(self, states: States, planner: Planner, plan: Plan, moves: Sequence[Move], verb: str = "") -> bool:
         if not moves:
             return True
         context = Context(self.movers, members(states))
@@ -382,7 +383,7 @@ class Run:
         outcome = KeywiseEngine(context).run(moves, left)
         self._count(outcome)
         self.report.done += [verb + line for line in slots.describe(shape.joined(outcome.done), planner.names)]
-        self.cluster.agree(self.cluster.endpoints)
+        self.cluster.agree(self._staying(states, plan))
         return not outcome.remaining
 
     def _count(self, outcome: Outcome) -> None:
@@ -399,31 +400,6 @@ def shape_left(plan: Plan, planner: Planner, endpoint: Endpoint) -> Disagreement
 
 def _listed(errors: Mapping[Endpoint, ValkeyError], names: Mapping[Endpoint, str], but: Endpoint) -> str:
     return ", ".join(sorted(names[endpoint] for endpoint in errors if endpoint != but))
-
-
-def declared_node(item: Mapping[str, Any]) -> Declared:
-    """Turn one item of the option nodes into a Declared. Raises ShapeError for slots that are none."""
-    try:
-        pinned = ranges.parse_ranges(item["slots"])
-    except ValueError as error:
-        raise shape.ShapeError(f"{item['address']}:{item['port']}: {error}", "Write slots as 0-99 1000") from error
-    return Declared(
-        endpoint=Endpoint(_resolved(item["address"]), item["port"]),
-        host=item["host"] or item["address"],
-        zone=item["zone"],
-        weight=Fraction(str(item["weight"])),
-        role=item["role"] or "",
-        pinned=pinned,
-        present=item["state"] == "present",
-    )
-
-
-def _resolved(address: str) -> str:
-    """Servers meet by numeric address only."""
-    try:
-        return str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        raise shape.ShapeError(f"{address}: name not found ({error})", "Declare an address that resolves") from error
 
 
 def described(declared: Sequence[Declared], states: States) -> list[dict[str, Any]]:

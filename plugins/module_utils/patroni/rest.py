@@ -24,6 +24,10 @@ class PatroniError(Exception):
         self.status = status
 
 
+class UntrustedError(PatroniError):
+    """The member's certificate is not good: waiting doesn't help."""
+
+
 class Client:
     """One Patroni member.
 
@@ -75,6 +79,10 @@ class Client:
             if error.code not in also:
                 raise _refused(url, method, error.code, text) from error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                raise UntrustedError(
+                    url, f"its certificate is not trusted: {_reason(error)}", "Run the role tls, or correct ca_cert"
+                ) from error
             raise PatroniError(
                 url, f"no answer: {_reason(error)}", "Is Patroni running there (journalctl -u patroni)?"
             ) from error

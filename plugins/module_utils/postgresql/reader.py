@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from .replication import Server, server_from_row
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import Server, server_from_row
 
 # One statement, so that all values belong together. The timeline comes from the WAL file in use: the control file
 # learns of a new one only at the next checkpoint.

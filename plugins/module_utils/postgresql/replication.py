@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..findings import Finding, by_severity
-from ..patroni.cluster import Cluster, parse_cluster
+from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, by_severity
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, parse_cluster
 
 MEBIBYTE = 1024 * 1024
 RUNNING_STATES = ("running", "streaming")

@@ -8,6 +8,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
 
 MOST_SKEW = 1.0
 
+_ROUNDING = 1e-3
+
 Interval = tuple[float, float]
 
 
@@ -20,9 +22,9 @@ def offset(before: float, after: float, first: float, elapsed: float = 0.0) -> I
     Raises ValueError when the call ended before it began: the controller's clock was set meanwhile.
     """
     low, high = first - (after - elapsed), first - before
-    if low > high:
+    if low - high > _ROUNDING:
         raise ValueError(f"the controller's clock went back: {before} before the call, {after} after it")
-    return low, high
+    return min(low, high), max(low, high)
 
 
 def narrowest(intervals: Iterable[Interval]) -> Interval:

@@ -11,6 +11,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Inventory,
     Probe,
     Problem,
+    as_float,
     as_int,
 )
 
@@ -106,12 +107,12 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
             continue
         has = str(platform["postgresql"]["version"])
         versions.setdefault(has, []).append(host.name)
-        wanted = str(host.value("patroni_postgresql_version") or has)
+        wanted = str(host.value("cluster_postgresql_version") or has)
         if wanted != has:
             yield _problem(
                 "postgresql_version",
                 host,
-                "patroni_postgresql_version",
+                "cluster_postgresql_version",
                 wanted,
                 f"{has}, the version of Debian {host.probe.os_codename}",  # type: ignore[union-attr]
                 f"set it to {has} or leave it out, or use the release that has {wanted}",
@@ -129,20 +130,30 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
 
 
 def time_synchronisation(inventory: Inventory) -> Iterator[Problem]:
-    """Warn where the kernel says that nothing keeps its clock right."""
+    """Refuse hosts whose kernel says that nothing keeps its clock right, unless that is about to change.
+
+    A warning is enough in containers, which have their host's clock, and where the role `host` installs chrony.
+    """
     for host, probe in inventory.probed():
         if probe.synchronized is False:
+            will_be = host.value("host_time_sync", False) is True
             yield Problem(
                 rule="time_sync",
                 hosts=(host.name,),
                 subject="clock",
                 found="the kernel's clock is not synchronised" + (f" ({probe.container})" if probe.container else ""),
                 allowed="a clock that chrony, ntpd or systemd-timesyncd keeps",
-                remedy="synchronise the container's host"
-                if probe.container
-                else "install chrony and let it reach its servers",
-                warning=bool(probe.container),
+                remedy=_time_remedy(probe, will_be),
+                warning=bool(probe.container) or will_be,
             )
+
+
+def _time_remedy(probe: Probe, will_be: bool) -> str:
+    if probe.container:
+        return "synchronise the clock of the container's host"
+    if will_be:
+        return "see that chrony, which the role host installs, reaches its servers (host_time_servers)"
+    return "set host_time_sync to true, or install chrony and let it reach its servers"
 
 
 def memory(inventory: Inventory) -> Iterator[Problem]:
@@ -150,7 +161,7 @@ def memory(inventory: Inventory) -> Iterator[Problem]:
     for host, probe in inventory.probed():
         if not probe.memory_mib:
             continue
-        parts = [*_valkey_limits(host), *_postgresql_buffers(host)]
+        parts = [*_valkey_limits(host, probe.memory_mib), *_postgresql_buffers(host)]
         total = sum(size for _name, size in parts)
         usable = probe.memory_mib * _USABLE
         if total > usable:
@@ -165,26 +176,30 @@ def memory(inventory: Inventory) -> Iterator[Problem]:
             )
 
 
-def _valkey_limits(host: Host) -> Iterator[tuple[str, float]]:
+def _valkey_limits(host: Host, memory_mib: int) -> Iterator[tuple[str, float]]:
+    """An instance without a limit of its own gets an equal part of `valkey_memory_fraction`."""
+    fraction = as_float(host.value("valkey_memory_fraction"))
     instances = host.value("valkey_instances", [])
     if "valkey" not in host.groups or not isinstance(instances, list):
         return
     for instance in instances:
-        if not isinstance(instance, Mapping):
-            continue
-        size = valkey_mib(instance.get("maxmemory") or host.value("valkey_maxmemory"))
-        if size:
-            yield f"Valkey {instance.get('port')}", size
+        if isinstance(instance, Mapping):
+            limit = instance.get("maxmemory")
+            size = valkey_mib(limit) if limit else memory_mib * fraction / len(instances)
+            if size:
+                yield f"Valkey {instance.get('port')}", size
 
 
 def _postgresql_buffers(host: Host) -> Iterator[tuple[str, float]]:
-    parameters = host.value("patroni_parameters", {})
+    """As the role `patroni` does it: the operator's own value, else a quarter of `patroni_memory`."""
     if "postgresql" not in host.groups:
         return
-    text = host.value("patroni_shared_buffers") or (
-        parameters.get("shared_buffers") if isinstance(parameters, Mapping) else None
-    )
-    size = postgresql_mib(text)
+    planned = as_int(host.value("patroni_memory"))
+    size: float | None = max(128, planned // 4) if planned else None
+    for variable in ("patroni_parameters", "patroni_host_parameters"):
+        parameters = host.value(variable)
+        if isinstance(parameters, Mapping) and "shared_buffers" in parameters:
+            size = postgresql_mib(parameters["shared_buffers"])
     if size:
         yield "shared_buffers", size
 
@@ -193,6 +208,10 @@ def disks(inventory: Inventory) -> Iterator[Problem]:
     """Refuse data paths on file systems that are read-only or nearly full."""
     for host, probe in inventory.probed():
         paths = {path for group, path in DATA_PATHS.items() if group in host.groups}
+        if "postgresql" in host.groups:
+            paths.add(str(host.value("patroni_data_dir", "")))
+        if "etcd" in host.groups:
+            paths.add(str(host.value("etcd_data_dir", "")))
         seen: set[str] = set()
         for item in probe.filesystems:
             if item.path not in paths or item.mount in seen:
@@ -234,7 +253,7 @@ def _postgresql_directory(host: Host, probe: Probe, inventory: Inventory) -> Ite
     if platform is None or not name:
         return
     version = str(platform["postgresql"]["version"])
-    wanted = f"{DATA_PATHS['postgresql']}/{version}/{name}"
+    wanted = str(host.value("patroni_data_dir") or f"{DATA_PATHS['postgresql']}/{version}/{name}")
     ours = probe.patroni_scope == name and probe.patroni_data_dir == wanted
     for item in probe.postgresql_dirs:
         if item.path == wanted and not item.empty and item.version != version:
@@ -260,10 +279,13 @@ def _owner(probe: Probe) -> str:
 
 
 def _etcd_directories(host: Host, probe: Probe) -> Iterator[Problem]:
+    """Our directory may only hold our member, and the member that the host is configured for must be ours."""
     name = str(host.value("cluster_name", ""))
+    wanted = str(host.value("etcd_data_dir") or f"{DATA_PATHS['etcd']}/{name}")
     for item in probe.etcd_dirs:
-        if item.populated and name and item.owner != name:
-            owner = f"of the cluster {item.owner}" if item.owner else "that no configuration on the host owns"
+        ours = item.path == wanted and item.configured and item.owner == name
+        if name and item.populated and not ours and (item.path == wanted or item.configured):
+            owner = f"of the cluster {item.owner}" if item.owner else "that is not known to be this cluster's"
             yield _foreign(
                 "etcd_data_dir", host, item.path, f"an etcd member {owner}", f"a member of {name}, or nothing"
             )

@@ -34,7 +34,8 @@ class Problem:
     @property
     def where(self) -> str:
         """Host and variable in one short string."""
-        return "/".join(part for part in (_host_list(self.hosts), self.subject) if part)
+        separator = ":" if self.subject.startswith("/") else "/"
+        return separator.join(part for part in (_host_list(self.hosts), self.subject) if part)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""
@@ -100,12 +101,13 @@ class PostgresqlDir:
 class ServiceDir:
     """A data directory of etcd or Valkey; populated means that it holds the service's own data.
 
-    owner is what the service's configuration says about the directory: etcd's cluster token, `cluster` for a Valkey
-    instance in cluster mode, empty if no configuration names the directory.
+    configured tells whether a configuration of the service names the directory; owner is what it says about it:
+    etcd's cluster token, `cluster` for a Valkey instance in cluster mode.
     """
 
     path: str
     populated: bool
+    configured: bool
     owner: str
 
 
@@ -130,6 +132,7 @@ class Probe:
     valkey_dirs: tuple[ServiceDir, ...] = ()
     patroni_scope: str = ""
     patroni_data_dir: str = ""
+    patroni_real_dir: str = ""
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> Probe:
@@ -153,6 +156,7 @@ class Probe:
             valkey_dirs=tuple(ServiceDir(**item) for item in result["valkey_dirs"]),
             patroni_scope=result["patroni"]["scope"],
             patroni_data_dir=result["patroni"]["data_dir"],
+            patroni_real_dir=result["patroni"]["real_dir"],
         )
 
 
@@ -179,6 +183,11 @@ class Host:
     def address(self) -> str:
         """Address that the other hosts use, as the filter `addresses` finds it."""
         return str(self.value("cluster_address") or self.value("ansible_host") or self.name)
+
+    @property
+    def zone(self) -> str:
+        """Failure domain of the host, empty if none is declared."""
+        return str(self.value("cluster_zone") or self.value("zone") or "")
 
 
 @dataclass(frozen=True)
@@ -237,6 +246,14 @@ def valkey_ports(host: Host) -> list[int]:
         return []
     ports = (as_int(item.get("port")) for item in instances if isinstance(item, Mapping))
     return [port for port in ports if port is not None]
+
+
+def as_float(value: Any) -> float:
+    """Return a number that may be written as a string, 0 for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     VALKEY_BUS_OFFSET,
@@ -16,8 +17,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     valkey_ports,
 )
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 _BUS = "cluster bus"
 
@@ -108,6 +109,9 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
         for key, (group, process) in _GROUP_PORTS.items()
         if group in host.groups and key in inventory.collection.ports
     ]
+    liveness = as_int(host.value("haproxy_liveness_port"))
+    if "balancer" in host.groups and liveness:
+        ports.append((liveness, "haproxy liveness", "haproxy"))
     if "valkey" in host.groups:
         for port in valkey_ports(host):
             ports.append((port, f"Valkey instance {port}", "valkey-server"))
@@ -180,7 +184,7 @@ def _foreign_listeners(host: Host, probe: Probe, wanted: dict[int, tuple[str, st
             expected == "patroni" and listener.process.startswith("python3")
         )
         if ours and expected == "postgres" and listener.directory:
-            ours = probe.patroni_data_dir == listener.directory
+            ours = probe.patroni_real_dir == listener.directory
         if not ours:
             seen.add(listener.port)
             at = f" (in {listener.directory})" if listener.process == "postgres" and listener.directory else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
+    Host,
     Inventory,
     Problem,
     as_int,
@@ -36,8 +37,8 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
     """Refuse too few primaries, replicas that must share their primary's host, and lonely instances."""
     hosts = inventory.members("valkey")
     replicas = as_int(hosts[0].value("valkey_replicas", 1)) if hosts else None
-    if not hosts or replicas is None or replicas < 0:
-        return
+    if replicas is None or replicas < 0 or any("valkey_instances" not in host.variables for host in hosts):
+        return  # unset without a default, or not a number: other rules say so
     instances = {host.name: len(valkey_ports(host)) for host in hosts}
     total = sum(instances.values())
     primaries, rest = divmod(total, replicas + 1)
@@ -72,6 +73,7 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
             allowed="no host with half of the primaries: the others could not elect a replacement",
             remedy="spread the instances over 3 hosts or more",
         )
+    yield from _zones(hosts, instances, primaries, replicas)
     if rest:
         yield Problem(
             rule="valkey_remainder",
@@ -82,3 +84,22 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
             remedy="add or remove instances so that every primary has the same number of replicas",
             warning=True,
         )
+
+
+def _zones(hosts: tuple[Host, ...], instances: Mapping[str, int], primaries: int, replicas: int) -> Iterator[Problem]:
+    """Warn where zones are declared but can't keep every replica apart from its primary."""
+    zones: dict[str, int] = {}
+    for host in hosts:
+        zones[host.zone] = zones.get(host.zone, 0) + instances[host.name]
+    if len(zones) < 2 or not separable(instances, primaries, replicas) or separable(zones, primaries, replicas):
+        return
+    listed = ", ".join(f"{zone or 'no zone'}: {count(number, 'instance')}" for zone, number in zones.items())
+    yield Problem(
+        rule="valkey_zones",
+        hosts=(),
+        subject="zone",
+        found=f"{listed}; some replica must share the zone of its primary",
+        allowed=f"at most {count(primaries, 'instance')} a zone, in {replicas + 1} zones or more",
+        remedy="spread the instances evenly over the zones, and declare zone on every Valkey host",
+        warning=True,
+    )

@@ -15,7 +15,17 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
 MINIMUM = {"ttl": 20, "loop_wait": 1, "retry_timeout": 3}
 
 # Variables that describe the cluster, not a host.
-CLUSTER_WIDE = ("cluster_name", "cluster_vip", "patroni_timing", "valkey_replicas", "cluster_client_certificates")
+CLUSTER_WIDE = (
+    "cluster_client_certificates",
+    "cluster_name",
+    "cluster_postgresql_version",
+    "cluster_vip",
+    "patroni_dynamic_config",
+    "patroni_parameters",
+    "patroni_synchronous_mode",
+    "patroni_timing",
+    "valkey_replicas",
+)
 
 
 def timing_faults(timing: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -72,14 +82,9 @@ def timings(inventory: Inventory) -> Iterator[Problem]:
 
 
 def _overrides(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Timings set one by one, in variables of their own or among the dynamic configuration."""
-    dynamic = variables.get("patroni_dynamic_configuration")
-    overrides = {name: dynamic[name] for name in MINIMUM if name in dynamic} if isinstance(dynamic, Mapping) else {}
-    for name in MINIMUM:
-        own = variables.get(f"patroni_{name}")
-        if own not in (None, ""):
-            overrides[name] = own
-    return overrides
+    """Timings that the operator set one by one, which win over the profile."""
+    dynamic = variables.get("patroni_dynamic_config")
+    return {name: dynamic[name] for name in MINIMUM if name in dynamic} if isinstance(dynamic, Mapping) else {}
 
 
 def cluster_wide(inventory: Inventory) -> Iterator[Problem]:

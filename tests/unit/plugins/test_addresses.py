@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from .conftest import Evaluate
 
-HOSTVARS = {
+HOSTVARS: dict[str, dict[str, str | None]] = {
     "both": {"cluster_address": "192.0.2.1", "ansible_host": "203.0.113.1"},
     "reached": {"ansible_host": "203.0.113.2"},
     "named": {},

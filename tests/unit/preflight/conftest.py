@@ -27,12 +27,13 @@ OPTIONS: dict[str, Any] = {
     "cluster_client_certificates": {"type": "bool"},
     "cluster_etcd_root_password": {"type": "str", "no_log": True},
     "patroni_timing": {"type": "str", "choices": ["fast", "standard", "patient"]},
-    "patroni_postgresql_version": {"type": "int"},
-    "patroni_ttl": {"type": "int"},
-    "patroni_loop_wait": {"type": "int"},
-    "patroni_retry_timeout": {"type": "int"},
-    "patroni_dynamic_configuration": {"type": "dict"},
+    "cluster_postgresql_version": {"type": "str"},
+    "patroni_dynamic_config": {"type": "dict"},
     "patroni_parameters": {"type": "dict"},
+    "patroni_host_parameters": {"type": "dict"},
+    "patroni_memory": {"type": "int"},
+    "patroni_data_dir": {"type": "path"},
+    "etcd_data_dir": {"type": "path"},
     "patroni_users": {
         "type": "list",
         "elements": "dict",
@@ -48,6 +49,7 @@ OPTIONS: dict[str, Any] = {
         "options": {"port": {"type": "int", "required": True}, "maxmemory": {"type": "str"}},
     },
     "valkey_replicas": {"type": "int"},
+    "valkey_memory_fraction": {"type": "float"},
 }
 
 

@@ -186,7 +186,7 @@ class TestNetwork:
         ours = sample.probe(
             "node1",
             listeners=(Listener(5432, "::", "postgres", "/var/lib/postgresql/17/orders"),),
-            patroni_data_dir="/var/lib/postgresql/17/orders",
+            patroni_real_dir="/var/lib/postgresql/17/orders",
         )
         assert ours.rules() == []
 
@@ -214,6 +214,15 @@ class TestValkey:
         )
         assert two.rules() == ["valkey_majority"]
 
+    def test_zones_that_cannot_keep_replicas_apart_are_a_warning(self, sample):
+        good = sample
+        for name, zone in (("node1", "a"), ("node2", "b"), ("node3", "c")):
+            good = good.variables(name, zone=zone)
+        assert good.verdict().warnings == ()
+        verdict = good.variables("node3", zone="b").verdict()
+        assert [item.rule for item in verdict.warnings] == ["valkey_zones"]
+        assert "b: 4 instances" in verdict.warnings[0].found
+
     def test_instances_left_over_are_a_warning(self, sample):
         verdict = sample.variables("node1", valkey_instances=[{"port": 7000 + n} for n in (1, 2, 3)]).verdict()
         assert ([item.rule for item in verdict.warnings], verdict.problems) == (["valkey_remainder"], ())
@@ -223,19 +232,19 @@ class TestTimings:
     @pytest.mark.parametrize(
         ("values", "subject"),
         [
-            ({"patroni_ttl": 19}, "ttl of patroni_timing fast"),
-            ({"patroni_loop_wait": 0}, "loop_wait of patroni_timing fast"),
-            ({"patroni_retry_timeout": 2}, "retry_timeout of patroni_timing fast"),
-            ({"patroni_retry_timeout": 8}, "ttl of patroni_timing fast"),
-            ({"patroni_dynamic_configuration": {"loop_wait": 11}}, "ttl of patroni_timing fast"),
-            ({"patroni_ttl": "soon"}, "ttl of patroni_timing fast"),
+            ({"ttl": 19}, "ttl of patroni_timing fast"),
+            ({"loop_wait": 0}, "loop_wait of patroni_timing fast"),
+            ({"retry_timeout": 2}, "retry_timeout of patroni_timing fast"),
+            ({"retry_timeout": 8}, "ttl of patroni_timing fast"),
+            ({"loop_wait": 11}, "ttl of patroni_timing fast"),
+            ({"ttl": "soon"}, "ttl of patroni_timing fast"),
         ],
     )
     def test_a_value_outside_the_legal_range(self, sample, values, subject):
-        assert sample.variables(**values).only("timing_range").subject == subject
+        assert sample.variables(patroni_dynamic_config=values).only("timing_range").subject == subject
 
     def test_values_at_the_edge_pass(self, sample):
-        assert sample.variables(patroni_ttl=20, patroni_loop_wait=10, patroni_retry_timeout=5).rules() == []
+        assert sample.variables(patroni_dynamic_config={"ttl": 20, "loop_wait": 10, "retry_timeout": 5}).rules() == []
 
     def test_an_unknown_profile(self, sample):
         problem = sample.variables(patroni_timing="faster").only("timing_profile")
@@ -348,9 +357,9 @@ class TestMachines:
         assert "Debian trixie" in problem.allowed
 
     def test_a_postgresql_that_the_release_does_not_have(self, sample):
-        problem = sample.variables(patroni_postgresql_version=18).only("postgresql_version")
+        problem = sample.variables(cluster_postgresql_version=18).only("postgresql_version")
         assert (problem.found, problem.allowed[:2]) == ("18", "17")
-        assert sample.variables(patroni_postgresql_version="17").rules() == []
+        assert sample.variables(cluster_postgresql_version="17").rules() == []
 
     def test_two_postgresql_versions_in_one_cluster(self, sample):
         mixed = sample.probe("node3", os_codename="forky")
@@ -376,6 +385,7 @@ class TestMachines:
         in_container = sample.probe(synchronized=False, container="docker").verdict()
         assert ([item.rule for item in in_container.warnings], in_container.problems) == (["time_sync"], ())
         assert sample.probe(synchronized=None).rules() == []
+        assert sample.variables(host_time_sync=True).probe(synchronized=False).rules() == []
 
     def test_limits_beyond_the_memory(self, sample):
         limits = [{"port": 7001, "maxmemory": "3gb"}, {"port": 7002, "maxmemory": "3gb"}]
@@ -383,6 +393,16 @@ class TestMachines:
         problem = sample.variables(valkey_instances=limits, patroni_parameters={"shared_buffers": "2GB"}).only("memory")
         assert "together 8192 MiB" in problem.found
         assert "8000 MiB" in problem.allowed
+
+    def test_the_share_of_instances_without_a_limit_counts(self, sample):
+        shared = sample.variables(valkey_memory_fraction=0.6, patroni_parameters={"shared_buffers": "4GB"})
+        assert "Valkey 7001 2400 MiB, Valkey 7002 2400 MiB, shared_buffers 4096 MiB" in shared.only("memory").found
+        assert sample.variables(valkey_memory_fraction=0.2, patroni_parameters={"shared_buffers": "4GB"}).rules() == []
+
+    def test_a_quarter_of_what_postgresql_plans_with_counts(self, sample):
+        assert "shared_buffers 8000 MiB" in sample.variables(patroni_memory=32000).only("memory").found
+        own = sample.variables(patroni_memory=32000, patroni_host_parameters={"shared_buffers": "1GB"})
+        assert own.rules() == []
 
     def test_little_room(self, sample):
         full = sample.probe("node1", filesystems=(Filesystem("/var/lib/postgresql", "/", 900, 50000, False),))
@@ -432,27 +452,53 @@ class TestDataDirectories:
     def test_a_directory_that_belongs_to_something_else(self, sample, directory, patroni, words):
         problem = sample.probe("node1", postgresql_dirs=(directory,), **patroni).only("postgresql_data_dir")
         assert words in problem.found
-        assert problem.where == f"node1/{directory.path}"
+        assert problem.where == f"node1:{directory.path}"
+
+    def test_a_data_directory_of_the_operators_choice(self, sample):
+        elsewhere = sample.variables(patroni_data_dir="/data/orders")
+        foreign = elsewhere.probe("node1", postgresql_dirs=(PostgresqlDir("/data/orders", "17", "7574563", False),))
+        assert foreign.only("postgresql_data_dir").where == "node1:/data/orders"
+        full = elsewhere.probe("node1", filesystems=(Filesystem("/data/orders", "/data", 10, 100, False),))
+        assert full.rules() == ["disk_space"]
 
     def test_other_clusters_elsewhere_are_left_alone(self, sample):
         main = PostgresqlDir("/var/lib/postgresql/15/main", "15", "1", False)
         assert sample.probe(postgresql_dirs=(main,)).rules() == []
 
-    @pytest.mark.parametrize("owner", ["", "billing"])
-    def test_a_foreign_etcd_member(self, sample, owner):
-        seen = sample.probe("node1", etcd_dirs=(ServiceDir("/var/lib/etcd/default", True, owner),))
-        assert seen.only("etcd_data_dir").subject == "/var/lib/etcd/default"
+    @pytest.mark.parametrize(
+        "directory",
+        [
+            ServiceDir("/var/lib/etcd/orders", True, False, ""),
+            ServiceDir("/var/lib/etcd/orders", True, True, "billing"),
+            ServiceDir("/var/lib/etcd/default", True, True, ""),
+            ServiceDir("/srv/etcd", True, True, "orders"),
+        ],
+    )
+    def test_a_foreign_etcd_member(self, sample, directory):
+        assert sample.probe("node1", etcd_dirs=(directory,)).only("etcd_data_dir").subject == directory.path
 
-    def test_our_etcd_member_and_an_empty_directory(self, sample):
-        dirs = (ServiceDir("/var/lib/etcd/orders", True, "orders"), ServiceDir("/var/lib/etcd", False, ""))
+    def test_our_etcd_member_and_others_that_nobody_runs(self, sample):
+        dirs = (
+            ServiceDir("/var/lib/etcd/orders", True, True, "orders"),
+            ServiceDir("/var/lib/etcd/orders.old", True, False, ""),
+            ServiceDir("/var/lib/etcd/default", False, False, ""),
+        )
         assert sample.probe(etcd_dirs=dirs).rules() == []
 
-    def test_foreign_valkey_data(self, sample):
-        seen = sample.probe("node1", valkey_dirs=(ServiceDir("/var/lib/valkey/7001", True, "single"),))
+    def test_an_etcd_directory_of_the_operators_choice(self, sample):
+        ours = (ServiceDir("/srv/etcd", True, True, "orders"),)
+        assert sample.variables(etcd_data_dir="/srv/etcd").probe(etcd_dirs=ours).rules() == []
+
+    @pytest.mark.parametrize("owner", ["", "single"])
+    def test_foreign_valkey_data(self, sample, owner):
+        seen = sample.probe("node1", valkey_dirs=(ServiceDir("/var/lib/valkey/7001", True, bool(owner), owner),))
         assert seen.rules() == ["valkey_data_dir"]
 
     def test_our_valkey_data_and_that_of_other_instances(self, sample):
-        dirs = (ServiceDir("/var/lib/valkey/7001", True, "cluster"), ServiceDir("/var/lib/valkey/9999", True, ""))
+        dirs = (
+            ServiceDir("/var/lib/valkey/7001", True, True, "cluster"),
+            ServiceDir("/var/lib/valkey/9999", True, False, ""),
+        )
         assert sample.probe(valkey_dirs=dirs).rules() == []
 
 
@@ -461,12 +507,15 @@ class TestVerdict:
         broken = (
             sample.groups(all=(*THREE, "web1"), etcd=("node1", "node2"), webservers=("web1",))
             .variables(
-                patroni_timming=1, cluster_etcd_root_password="changeme", cluster_vip="198.51.100.1", patroni_ttl=5
+                patroni_timming=1,
+                cluster_etcd_root_password="changeme",
+                cluster_vip="198.51.100.1",
+                patroni_dynamic_config={"ttl": 5},
             )
             .variables("node2", cluster_address="192.0.2.11")
             .variables(valkey_instances=[{"port": 7001}, {"port": 7001}])
             .probe("node3", os_codename="bullseye", clock=(5.0, 5.1), memory_mib=512)
-            .variables("node3", patroni_parameters={"shared_buffers": "1GB"})
+            .variables("node3", patroni_host_parameters={"shared_buffers": "1GB"})
         )
         assert set(broken.rules()) == {
             "address_duplicate",

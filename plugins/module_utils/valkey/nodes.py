@@ -1,0 +1,48 @@
+"""The option `nodes` of the Valkey modules, and what becomes of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, ShapeError
+
+NODE_OPTIONS: dict[str, Any] = {
+    "address": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "host": {"type": "str"},
+    "zone": {"type": "str", "default": ""},
+    "weight": {"type": "float", "default": 1.0},
+    "role": {"type": "str", "choices": ["primary", "replica"]},
+    "slots": {"type": "str", "default": ""},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+
+
+def declared_node(item: Mapping[str, Any]) -> Declared:
+    """Turn one item of the option nodes into a Declared. Raises ShapeError for slots that are none."""
+    try:
+        pinned = ranges.parse_ranges(item["slots"])
+    except ValueError as error:
+        raise ShapeError(f"{item['address']}:{item['port']}: {error}", "Write slots as 0-99 1000") from error
+    return Declared(
+        endpoint=Endpoint(resolved(item["address"]), item["port"]),
+        host=item["host"] or item["address"],
+        zone=item["zone"],
+        weight=Fraction(str(item["weight"])),
+        role=item["role"] or "",
+        pinned=pinned,
+        present=item["state"] == "present",
+    )
+
+
+def resolved(address: str) -> str:
+    """Servers meet by numeric address only."""
+    try:
+        return str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise ShapeError(f"{address}: name not found ({error})", "Declare an address that resolves") from error

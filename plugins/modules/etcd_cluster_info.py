@@ -1,0 +1,172 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
+"""Module that tells what an etcd cluster is like and what is wrong with it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: etcd_cluster_info
+short_description: Tell what an etcd cluster is like, and check it
+version_added: 0.1.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Asks one member for the list of all and every member for its status, all at once.
+  - Checks quorum and its margin, leader, alarms, versions, size, authentication, and members that are down, learning or
+    behind.
+  - Runs on a host that reaches the members, for one host of the cluster.
+options:
+  quota_mebibytes:
+    description: Limit of the database's size that the members run with, in MiB.
+    type: int
+    default: 2048
+  declared_members:
+    description: Names that the members should have. Not judged where not given.
+    type: list
+    elements: str
+    default: []
+  fail_on:
+    description: Fail if there is a finding of this severity or a higher one.
+    type: str
+    choices: [none, warning, critical]
+    default: critical
+  patience:
+    description: Seconds to wait for a cluster that has no leader at the moment.
+    type: float
+    default: 0
+extends_documentation_fragment:
+  - holdfast.persistence.etcd
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Check etcd
+  holdfast.persistence.etcd_cluster_info:
+    endpoints: [https://192.0.2.11:2379, https://192.0.2.12:2379, https://192.0.2.13:2379]
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/etcd-client.pem
+    username: root
+    password: "{{ vault_etcd_root_password }}"
+    fail_on: warning
+  run_once: true
+"""
+
+RETURN = r"""
+cluster:
+  description:
+    - C(leader) (name), C(quorum), C(margin) (voters that may still be lost), C(auth_enabled), C(alarms), and C(members)
+      with C(name), C(member_id), C(peer_urls), C(client_urls), C(is_learner), C(error) and C(status).
+    - C(status) has C(version), C(leader) (id), C(raft_term), C(raft_index), C(applied_index), C(revision), C(db_size)
+      and C(db_size_in_use) in bytes, C(errors); it is null where a member did not answer.
+  type: dict
+  returned: where a member answers
+findings:
+  description: Every broken rule with C(rule), C(severity), C(where), C(found), C(allowed), C(remedy).
+  type: list
+  elements: dict
+  returned: always
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import (
+    Client,
+    EtcdError,
+    argument_spec,
+    from_params,
+    patiently,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster import (
+    Cluster,
+    Member,
+    judge,
+    parse_alarms,
+    parse_members,
+    parse_status,
+    to_dict,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.findings import (
+    Finding,
+    at_least,
+    by_severity,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.findings import to_dict as finding_to_dict
+
+
+def with_status(client: Client, member: Member) -> Member:
+    """Return the member with its own status, or with why there is none."""
+    errors = []
+    for url in member.client_urls:
+        try:
+            return replace(member, status=parse_status(client.ask_one(url.rstrip("/"), "/v3/maintenance/status")))
+        except EtcdError as error:
+            errors.append(str(error))
+    return replace(member, error="; ".join(errors))
+
+
+def read_cluster(client: Client, has_user: bool) -> Cluster:
+    """Return the cluster as its members tell it. Raises EtcdError where none answers."""
+    auth_enabled = client.log_in() if has_user else None
+    members = parse_members(client.ask("/v3/cluster/member/list"))
+    with ThreadPoolExecutor(max_workers=max(1, len(members))) as pool:
+        told = tuple(pool.map(lambda member: with_status(client, member), members))
+    alarms = parse_alarms(client.ask("/v3/maintenance/alarm", {"action": "GET"})) if has_user else ()
+    return Cluster(tuple(sorted(told, key=lambda member: member.label)), alarms, auth_enabled)
+
+
+def no_answer(error: EtcdError) -> Finding:
+    """Return the finding of a cluster that gives no answer at all."""
+    return Finding(
+        "etcd_quorum",
+        "critical",
+        "etcd",
+        str(error),
+        "an answer",
+        "Look at the unit etcd.service on the members: without a quorum none of them answers.",
+    )
+
+
+def run(module: AnsibleModule) -> dict[str, object]:
+    """Read and judge; return the result of the module."""
+    params = module.params
+    try:
+        client = Client(from_params(params))
+        cluster = patiently(lambda: read_cluster(client, bool(params["username"])), params["patience"])
+    except EtcdError as error:
+        return {"changed": False, "findings": [no_answer(error)]}
+    findings = by_severity(judge(cluster, params["quota_mebibytes"] * 1024**2, params["declared_members"]))
+    return {"changed": False, "cluster": to_dict(cluster), "findings": findings}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=argument_spec()
+        | {
+            "quota_mebibytes": {"type": "int", "default": 2048},
+            "declared_members": {"type": "list", "elements": "str", "default": []},
+            "fail_on": {"type": "str", "choices": ["none", "warning", "critical"], "default": "critical"},
+            "patience": {"type": "float", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    result = run(module)
+    broken = at_least(result["findings"], module.params["fail_on"])
+    result["findings"] = [finding_to_dict(finding) for finding in result["findings"]]
+    if broken:
+        module.fail_json(msg="\n".join(str(finding) for finding in broken), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Run make targets in lanes, side by side, and show what each said in order, with timings.
+
+Every stage is `make TARGET`; what it says goes to a log of its own, which is shown when the stages before it are done.
+--chain stages run one after the other and stop at the first that fails: each needs what the one before it made.
+--each stages run one after the other beside the chain, all of them.
+--last runs alone after the table of timings, if the chain succeeded, and writes straight to the terminal.
+--finally runs at the very end whatever happened; only a failure of it is shown.
+The exit status is 0 if every stage succeeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Stage:
+    """One make target: its log, and once it ran its exit status and duration in seconds."""
+
+    name: str
+    log: Path
+    status: int | None = None
+    seconds: float = 0.0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def verdict(self) -> str:
+        """ok, FAILED or not run."""
+        return "not run" if self.status is None else "ok" if self.status == 0 else "FAILED"
+
+
+class Runner:
+    """Starts stages and ends those under way when it is told to stop."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
+
+    def say(self, text: str) -> None:
+        """Print one line with the seconds since the start."""
+        with self._lock:
+            print(f"[{time.monotonic() - self._begun:4.0f} s] {text}", flush=True)
+
+    def run(self, stage: Stage, to_terminal: bool = False) -> None:
+        """Run one stage and wait for it."""
+        begun = time.monotonic()
+        with stage.log.open("wb") as log:
+            child = subprocess.Popen(
+                ["make", "--no-print-directory", stage.name],
+                stdin=subprocess.DEVNULL,
+                stdout=None if to_terminal else log,
+                stderr=None if to_terminal else subprocess.STDOUT,
+                start_new_session=True,
+            )
+            with self._lock:
+                self._children.add(child)
+            if self.stopped:
+                self._end(child)
+            stage.status = child.wait()
+            with self._lock:
+                self._children.discard(child)
+        stage.seconds = time.monotonic() - begun
+
+    def run_lane(self, stages: list[Stage], stop_at_failure: bool) -> None:
+        """Run stages one after the other; mark those that are left out as done too."""
+        for stage in stages:
+            if not self.stopped:
+                self.say(f"{stage.name} ...")
+                self.run(stage)
+                self.say(f"{stage.name}: {stage.verdict}, {stage.seconds:.0f} s")
+            stage.done.set()
+            if stage.status != 0 and stop_at_failure:
+                break
+        for stage in stages:
+            stage.done.set()
+
+    def stop(self, number: int, _frame: object) -> None:
+        """Handler of signals: end what is under way, start nothing more."""
+        self.stopped = True
+        for child in list(self._children):
+            self._end(child)
+        sys.stderr.write(f"stages: ended by {signal.Signals(number).name}\n")
+
+    @staticmethod
+    def _end(child: subprocess.Popen[bytes]) -> None:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
+
+
+def show(runner: Runner, stage: Stage) -> None:
+    """Print the log of a stage as one block."""
+    text = stage.log.read_text(encoding="utf-8", errors="replace") if stage.log.exists() else ""
+    runner.say(f"{'=' * 20} {stage.name}: {stage.verdict}")
+    sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+    sys.stdout.flush()
+
+
+def table(stages: list[Stage], total: float) -> str:
+    """Return the timings, one line a stage."""
+    lines = [f"  {stage.name:<24}{stage.seconds:6.0f} s  {stage.verdict}" for stage in stages]
+    return "\n".join([*lines, f"  {'so far, side by side':<24}{total:6.0f} s"])
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logs", type=Path, required=True, help="folder for the logs")
+    parser.add_argument("--chain", type=str.split, default=[], help="targets of which each needs the one before")
+    parser.add_argument("--each", type=str.split, default=[], help="targets that stand alone")
+    parser.add_argument("--last", help="target that runs at the end, alone")
+    parser.add_argument("--finally", dest="cleanup", help="target that always runs, after all others")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the stages and return the exit status."""
+    arguments = parse()
+    arguments.logs.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    runner = Runner()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, runner.stop)
+
+    def stages(names: list[str]) -> list[Stage]:
+        return [Stage(name, arguments.logs / f"{name}.log") for name in names]
+
+    chain, each = stages(arguments.chain), stages(arguments.each)
+    last = stages([arguments.last] if arguments.last else [])
+    cleanup = stages([arguments.cleanup] if arguments.cleanup else [])
+    lanes = [
+        threading.Thread(target=runner.run_lane, args=(chain, True)),
+        threading.Thread(target=runner.run_lane, args=(each, False)),
+    ]
+    for lane in lanes:
+        lane.start()
+    for stage in each + chain:
+        stage.done.wait()
+        show(runner, stage)
+    for lane in lanes:
+        lane.join()
+    print(f"\n{table(each + chain, time.monotonic() - begun)}\n", flush=True)
+
+    for stage in last:
+        if not runner.stopped and all(before.status == 0 for before in chain):
+            runner.run(stage, to_terminal=True)
+    runner.stopped = False
+    for stage in cleanup:
+        runner.run(stage)
+        if stage.status != 0:
+            show(runner, stage)
+    bad = [f"{stage.name} ({stage.verdict})" for stage in each + chain + last + cleanup if stage.status != 0]
+    if bad:
+        print(f"failed: {', '.join(bad)}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+# What proves the collection. `make test` runs it all; every part has a target of its own.
+
+# The lab of the tests stands beside the one of `make lab`, under a name and in a folder of its own.
+HOLDFAST_TEST_LAB ?= $(HOLDFAST_LAB)-test
+TEST_LAB = HOLDFAST_LAB=$(HOLDFAST_TEST_LAB) HOLDFAST_LAB_DIR=$(CURDIR)/.lab-test
+TEST_LOGS = .cache/test
+
+PYTEST = python -m pytest
+SHELL_FILES = $(shell grep --files-with-matches --extended-regexp '^\#!/bin/(ba)?sh|^\#!/usr/bin/env bash|^\# shellcheck shell' \
+	$$(git ls-files --cached --others --exclude-standard tools .ci))
+
+.PHONY: test
+test: bootstrap ## Run every test, the lab included
+	@python tools/stages.py --logs $(TEST_LOGS) \
+		--chain "test-lab-down test-lab-hosts test-lab-bare test-lab-up" \
+		--each "lint docs-lint unit packaging module sanity" \
+		--last test-lab-verify --finally test-lab-down
+
+.PHONY: lint
+lint: bootstrap ## Check the style of Python, shell and YAML
+	ruff check
+	ruff format --check
+	mypy
+	shellcheck --external-sources --source-path=SCRIPTDIR $(SHELL_FILES)
+	ansible-lint --profile production --offline
+
+.PHONY: docs-lint
+docs-lint: bootstrap ## Check the documentation of the plugins and the changelog
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+	antsibull-changelog lint
+
+.PHONY: unit
+unit: bootstrap ## Test the pure code and the roles' declarations
+	$(PYTEST) tests/unit
+
+.PHONY: packaging
+packaging: bootstrap ## Build and install the collection, run its playbooks by name
+	$(PYTEST) tests/packaging
+
+.PHONY: module
+module: bootstrap ## Test the modules against real servers on this machine
+	$(PYTEST) tests/module
+
+.PHONY: sanity
+sanity: bootstrap ## Run ansible-test sanity
+	tools/sanity
+
+.PHONY: lab-test
+lab-test: bootstrap ## Run Molecule's whole sequence on a lab of its own
+	@tools/engine
+	$(TEST_LAB) molecule test --scenario-name default
+
+.PHONY: test-lab-hosts
+test-lab-hosts:
+	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts
+
+.PHONY: test-lab-bare
+test-lab-bare: # Check mode must work where nothing is installed yet.
+	@$(TEST_LAB) $(ANSIBLE_PLAYBOOK) playbooks/site.yml --check --diff
+
+.PHONY: test-lab-up
+test-lab-up:
+	@$(TEST_LAB) $(MAKE) --no-print-directory lab
+
+.PHONY: test-lab-verify
+test-lab-verify:
+	@$(TEST_LAB) $(PYTEST) molecule/default/tests
+
+.PHONY: test-lab-down
+test-lab-down:
+	@$(TEST_LAB) $(MAKE) --no-print-directory lab-down
