@@ -13,12 +13,17 @@ author:
   - The holdfast.persistence authors (@holdfast)
 description:
   - Reads C(SHOW POOLS) and C(SHOW DATABASES) from the administration console on PgBouncer's Unix socket.
-  - It must run as the system user that PgBouncer runs as, who needs no password there. No PostgreSQL client is needed.
+  - The system user that PgBouncer runs as needs no password there. The module must run as that user, or as root, who becomes
+    that user for the connection. No PostgreSQL client is needed.
 options:
   socket:
     description: Path of PgBouncer's Unix socket.
     type: path
     default: /run/postgresql/.s.PGSQL.6432
+  user:
+    description: System user that PgBouncer runs as.
+    type: str
+    default: postgres
   must_answer:
     description: Whether it is an error when PgBouncer does not answer. When V(false), RV(error) tells.
     type: bool
@@ -40,7 +45,6 @@ EXAMPLES = r"""
 - name: Read the pools
   holdfast.persistence.pgbouncer_info:
   become: true
-  become_user: postgres
 """
 
 RETURN = r"""
@@ -76,14 +80,39 @@ databases:
     - {name: orderdb, address: "127.0.0.1:5000", paused: false, disabled: false, connections: 5, pool_size: 20}
 """
 
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import Console, ConsoleError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pools import parse_databases, parse_pools
 
 
-def read(path: str, timeout: float) -> dict[str, object]:
+@contextlib.contextmanager
+def acting_as(user: str) -> Iterator[None]:
+    """Be that user where this process is root's. Raises ConsoleError for an unknown user.
+
+    A socket's peer is whoever the process acts as while it connects (man 7 unix, SO_PEERCRED).
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        number = pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise ConsoleError(f"this host has no user {user}") from error
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def read(path: str, user: str, timeout: float) -> dict[str, object]:
     """Return version, pools and databases. Raises ConsoleError."""
-    with Console(path, timeout=timeout) as console:
+    with acting_as(user), Console(path, timeout=timeout) as console:
         return {
             "error": "",
             "version": console.rows("SHOW VERSION")[0]["version"],
@@ -97,13 +126,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "socket": {"type": "path", "default": "/run/postgresql/.s.PGSQL.6432"},
+            "user": {"type": "str", "default": "postgres"},
             "must_answer": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 5},
         },
         supports_check_mode=True,
     )
     try:
-        result = read(module.params["socket"], module.params["timeout"])
+        result = read(module.params["socket"], module.params["user"], module.params["timeout"])
     except ConsoleError as error:
         if module.params["must_answer"]:
             module.fail_json(msg=f"PgBouncer does not answer: {error}. Is it running (systemctl status pgbouncer)?")

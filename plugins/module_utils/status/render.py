@@ -192,8 +192,8 @@ def _valkey(valkey: Model | None) -> list[str]:
         return ["VALKEY  NO ANSWER", *_errors(valkey)]
     agree = "" if valkey["agree"] else ", NODES DISAGREE"
     title = (
-        f"VALKEY  {valkey['state']}, {valkey['slots_ok']} of 16384 slots, {valkey['primaries']} primaries, "
-        f"{valkey['replicas']} replicas, {valkey['keys']} keys{agree}"
+        f"VALKEY  {valkey['state']}, {valkey['slots_ok']} of 16384 slots, "
+        f"{valkey['primaries']} primaries, {valkey['replicas']} replicas, {valkey['keys']} keys{agree}"
     )
     names = {node["id"]: f"{node['host']}:{node['port']}" for node in valkey["nodes"]}
     rows = [_node(node, names) for node in valkey["nodes"]]

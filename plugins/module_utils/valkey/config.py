@@ -272,10 +272,11 @@ def make_plan(
 
     wished: the new configuration. live: the answer to CONFIG GET. on_disk: the configuration file as it stands.
     removed_before: what earlier runs removed from the file since the server started. version: of the server.
-    A setting that left the file keeps its value until a restart, as no command gives a default back.
+    A setting that left the file keeps the value it had taken until a restart: no command gives a default back.
     """
     differing = {name: value for name, value in wished.items() if name in live and not same(name, value, live[name])}
-    removed = {name for name in {*on_disk, *removed_before} if name not in wished}
+    in_effect = {name for name, value in on_disk.items() if name in live and same(name, value, live[name])}
+    removed = {name for name in {*in_effect, *removed_before} if name not in wished}
     never = {name for name in differing if name in NEVER_LIVE or _too_old(name, version)}
     return Plan(
         live={name: value for name, value in differing.items() if name not in never},

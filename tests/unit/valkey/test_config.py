@@ -109,6 +109,11 @@ def test_plan_tells_live_from_restart():
     assert plan.removed == ("appenddirname", "hz")
 
 
+def test_a_removed_setting_that_never_took_effect_needs_no_restart():
+    plan = config.make_plan({}, {"io-threads": "1"}, {"io-threads": "2"})
+    assert (plan.live, plan.restart, plan.removed) == ({}, (), ())
+
+
 def test_a_removed_setting_that_comes_back_needs_no_restart():
     plan = config.make_plan({"hz": "20"}, {"hz": "50"}, {}, ["hz"])
     assert (plan.live, plan.restart, plan.removed) == ({"hz": "20"}, (), ())
