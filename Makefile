@@ -36,3 +36,5 @@ status: ## Show the lab
 lab-down: bootstrap ## Remove every trace of the lab
 	@tools/engine
 	@$(ANSIBLE_PLAYBOOK) molecule/default/destroy.yml
+
+include tools/test.mk

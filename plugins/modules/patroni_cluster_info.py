@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the holdfast.persistence authors
-# Apache-2.0 (see LICENSE)
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Module that reads a Patroni cluster and can wait until it looks as expected."""
 
 from __future__ import annotations
@@ -118,6 +119,10 @@ history:
   type: list
   elements: dict
   returned: success
+config:
+  description: The dynamic configuration, such as C(ttl), C(loop_wait) and C(synchronous_mode).
+  type: dict
+  returned: success
 unmet:
   description: What of O(expect) is not so, one sentence each.
   type: list
@@ -222,9 +227,10 @@ def main() -> None:
             message = "The cluster is not as expected: " + "; ".join(lines) + "."
             module.fail_json(msg=message + journal(module, module.params["unit"]), unmet=list(lines))
         history = [asdict(promotion) for promotion in parse_history(client.get("/history"))]
+        config = client.get("/config")
     except (PatroniError, ParseError) as error:
         module.fail_json(msg=str(error), unmet=[])
-    module.exit_json(changed=False, unmet=[], **describe(cluster, history))
+    module.exit_json(changed=False, unmet=[], config=config, **describe(cluster, history))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,23 @@ BIN = Path(sys.executable).parent
 NAMESPACE, NAME = "holdfast", "persistence"
 
 # Parts of a checkout that the installed collection does not carry.
-DEVELOPMENT = ("Makefile", "molecule/", "pyproject.toml", "requirements-dev.txt", "tests/", "tools/", "galaxy.yml")
+DEVELOPMENT = (
+    "Makefile",
+    "inventories/lab/",
+    "molecule/",
+    "pyproject.toml",
+    "requirements-dev.txt",
+    "tests/",
+    "tools/",
+    "galaxy.yml",
+)
 # What a used checkout holds beside the tracked files. None of it may reach a tarball.
 JUNK = (
     ".lab/connection.env",
     ".venv/bin/python",
     ".pytest_cache/v/cache/nodeids",
-    "inventories/lab/.secrets/etcd_root",
-    "inventories/lab/.secrets/tls/ca.key",
+    "inventories/converged/.secrets/etcd_root",
+    "inventories/converged/.secrets/tls/ca.key",
     "plugins/modules/__pycache__/module.cpython-311.pyc",
     "holdfast-persistence-0.0.9.tar.gz",
 )
@@ -125,12 +134,12 @@ def test_manifest_names_version_licence_and_bounded_dependencies(tarball: Path) 
 def test_changelog_has_the_version_of_the_manifest() -> None:
     version = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
     assert version in yaml.safe_load((ROOT / "changelogs/changelog.yaml").read_text())["releases"]
-    assert f"## v{version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'<a id="v{version.replace(".", "-")}"></a>' in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_dependencies_are_those_in_use() -> None:
     declared = set(yaml.safe_load((ROOT / "galaxy.yml").read_text())["dependencies"])
-    sources = [path for top in ("roles", "playbooks", "inventories") for path in (ROOT / top).rglob("*.y*ml")]
+    sources = [path for top in ("roles", "playbooks") for path in (ROOT / top).rglob("*.y*ml")]
     used = {
         match
         for path in sources
@@ -153,7 +162,7 @@ def test_playbooks_run_by_name_from_any_folder(playbook: str, installed: Path, e
     listing = run(
         "ansible-playbook", *inventory, name, "--list-tasks", cwd=elsewhere, ANSIBLE_COLLECTIONS_PATH=str(installed)
     )
-    assert f"playbook: {name}" in listing
+    assert f"playbook: {installed}/ansible_collections/{NAMESPACE}/{NAME}/playbooks/{playbook}.yml" in listing
     assert re.search(r"TAGS: \[", listing), f"{name} has no task:\n{listing}"
 
 
