@@ -210,6 +210,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluste
     ClusterError,
     Disagreement,
     members,
+    settled,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -325,7 +326,9 @@ class Run:
                 self.begin(states, planner, plan)
             if plan.empty:
                 self.report.remaining = 0
-                self.cluster.agree(self._staying(states, plan))
+                staying = self._staying(states, plan)
+                if not settled(states, staying):
+                    self.cluster.agree(staying)
                 return states, planner
             if not self._act(states, planner, plan):
                 return self.cluster.observe(), planner

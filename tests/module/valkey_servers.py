@@ -81,7 +81,8 @@ def make_certificates(folder: Path) -> Certificates:
 
 def free_ports(number: int) -> list[int]:
     """Return ports in a row of which neither the port nor its bus port (10000 more) is taken."""
-    for first in range(20000, 32000, 250):
+    # Each test run begins elsewhere, so that runs side by side don't meet.
+    for first in range(20000 + os.getpid() % 40 * 250, 32000, 250):
         ports = list(range(first, first + number))
         if all(_is_free(port) and _is_free(port + 10000) for port in ports):
             return ports
@@ -115,6 +116,7 @@ class ValkeyServers:
         self.programs = binaries(self.version)
         self.folder = Path(tempfile.mkdtemp(prefix="valkey-servers-"))
         self.certificates = make_certificates(self.folder / "tls") if self.secure else None
+        (self.folder / "users.acl").write_text(f"user default off\nuser admin on >{PASSWORD} ~* &* +@all\n")
         self.ports = free_ports(self.number)
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         try:
@@ -157,7 +159,8 @@ class ValkeyServers:
             if time.monotonic() > deadline or self.processes[port].poll() is not None:
                 raise AssertionError((self.folder / str(port) / "log").read_text())
             time.sleep(0.01)
-        assert self.cli(port, "PING") == "PONG"
+        who = "admin" if self.secure else "default"
+        assert self.cli(port, "ACL", "WHOAMI") == who
 
     def _settings(self, port: int) -> dict[str, str]:
         common = {
@@ -173,7 +176,6 @@ class ValkeyServers:
         }
         if self.certificates is None:
             return {**common, "port": str(port)}
-        (self.folder / "users.acl").write_text(f"user default off\nuser admin on >{PASSWORD} ~* &* +@all\n")
         return {
             **common,
             "port": "0",

@@ -311,6 +311,13 @@ class Cluster:
         self._do({e: [("CLUSTER", "RESET", "HARD")] for e, state in states.items() if state.id in leaving})
 
 
+def settled(states: States, endpoints: Iterable[Endpoint]) -> bool:
+    """Return whether these servers already agree, with nobody down and nobody half met, by what they said last."""
+    views = [states[endpoint].view for endpoint in endpoints]
+    failing = any(node.failed or node.suspected for view in views for node in view.nodes)
+    return len({view.signature for view in views}) == 1 and not failing and not any(map(_unsettled, views))
+
+
 def members(states: States) -> dict[str, Member]:
     """Return the primaries as migration engines want them."""
     known = {node.id: node for state in states.values() for node in state.view.members if node.address}

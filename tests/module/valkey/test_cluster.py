@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Client, Endpoint, Options
 from run_module import fail_module, finish, run_module, start
 from valkey_servers import ValkeyServers
 
@@ -34,12 +36,11 @@ def arguments(servers: ValkeyServers, **more: object) -> dict[str, object]:
     return {"nodes": servers.nodes(), **servers.login, **more}
 
 
-def wait_for(condition: object, seconds: float = 20.0) -> None:
-    assert callable(condition)
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0, pause: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @pytest.mark.parametrize(("version", "secure"), KINDS, ids=IDS)
@@ -203,15 +204,16 @@ def test_a_killed_slot_move_is_finished(secure: bool) -> None:
         run_module("valkey_cluster", arguments(servers))
         for port in six:
             servers.cli(port, "CONFIG", "SET", "maxmemory", "0")
-        servers.cli(six[0], "EVAL", "for i=1,20000 do server.call('SET','{a}'..i,i) end", "1", "{a}", check=False)
+        servers.cli(six[0], "-c", "EVAL", "for i=1,20000 do server.call('SET','{a}'..i,i) end", "1", "{a}")
         owner = next(p for p in six if servers.cli(p, "DBSIZE") != "0" and "master" in servers.cli(p, "ROLE"))
         assert servers.cli(owner, "DBSIZE") == "20000"
         slot = servers.cli(owner, "CLUSTER", "KEYSLOT", "{a}")
         index = next(i for i, port in enumerate(six) if port != owner and "master" in servers.cli(port, "ROLE"))
         pinned = [{**n, "slots": slot if i == index else ""} for i, n in enumerate(servers.nodes(ports=six))]
         wish = {"nodes": pinned, **servers.login}
+        target = Client(Endpoint("127.0.0.1", six[index]), Options(**servers.login))
         process = start("valkey_cluster", wish)
-        wait_for(lambda: any("-<-" in view for view in _views(servers)))
+        wait_for(lambda: "-<-" in target.call("CLUSTER", "NODES") and target.call("DBSIZE") > 0, pause=0.001)
         process.kill()
         process.communicate()
         assert any("[" in view for view in _views(servers))

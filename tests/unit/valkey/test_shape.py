@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import rules, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, Plan, Planner, State
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, parse_nodes
 
@@ -61,13 +62,13 @@ class World:
             )
         return found
 
-    def plan(self, **more: object) -> Plan:
+    def plan(self, **more: bool) -> Plan:
         return self.planner(**more).plan()
 
-    def planner(self, **more: object) -> Planner:
-        return Planner(self.declared, self.states(), **{"replicas": 1, **more})
+    def planner(self, **more: bool) -> Planner:
+        return Planner(self.declared, self.states(), replicas=1, **more)
 
-    def lines(self, **more: object) -> list[str]:
+    def lines(self, **more: bool) -> list[str]:
         planner = self.planner(**more)
         return planner.plan().lines(planner.names)
 
@@ -160,7 +161,7 @@ def test_a_majority_on_one_host_is_mended_by_failover() -> None:
     assert plan.move == ()
 
 
-def error(world: World, **more: object) -> str:
+def error(world: World, **more: bool) -> str:
     with pytest.raises(shape.ShapeError) as caught:
         world.plan(**more)
     return str(caught.value)
@@ -191,7 +192,7 @@ def test_refusals() -> None:
     assert "slots 5461 have two owners" in error(world)
 
     world = World().formed()
-    world.declared[3] = replace(world.declared[3], pinned=((1, 2),))
+    world.declared[3] = replace(world.declared[3], pinned=(SlotRange(1, 2),))
     assert "which is a replica" in error(world)
 
     world = World().formed()
