@@ -11,9 +11,10 @@ short_description: Every Valkey instance of the given hosts
 version_added: 0.1.0
 author: The holdfast.persistence authors (@holdfast)
 description:
-  - Builds the list that M(holdfast.persistence.valkey_cluster) takes as O(holdfast.persistence.valkey_cluster#module:nodes), out of inventory variables alone.
-  - The instances of a host are its variable C(valkey_instances), its address is C(cluster_address), else C(ansible_host), else its name;
-    its failure domain is C(cluster_zone), else C(zone).
+  - Builds the option O(holdfast.persistence.valkey_cluster#module:nodes) of M(holdfast.persistence.valkey_cluster)
+    out of inventory variables alone.
+  - The instances of a host are its variable C(valkey_instances). Its address is C(cluster_address), else
+    C(ansible_host), else its name; its failure domain is C(cluster_zone), else C(zone).
 positional: hostvars, default
 options:
   _input:
@@ -40,7 +41,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One dict an instance, with C(address), C(port), C(host), C(zone) and C(weight), and C(role), C(slots) and C(state) where set; in the order given.
+  description:
+    - One dict an instance, in the order given, with C(address), C(port), C(host), C(zone) and C(weight), and with
+      C(role), C(slots) and C(state) where the instance has them.
   type: list
   elements: dict
 """

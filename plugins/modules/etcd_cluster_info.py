@@ -22,6 +22,11 @@ options:
     description: Limit of the database's size that the members run with, in MiB.
     type: int
     default: 2048
+  declared_members:
+    description: Names that the members should have. Not judged where not given.
+    type: list
+    elements: str
+    default: []
   fail_on:
     description: Fail if there is a finding of this severity or a higher one.
     type: str
@@ -139,7 +144,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
         cluster = patiently(lambda: read_cluster(client, bool(params["username"])), params["patience"])
     except EtcdError as error:
         return {"changed": False, "findings": [no_answer(error)]}
-    findings = by_severity(judge(cluster, params["quota_mebibytes"] * 1024**2))
+    findings = by_severity(judge(cluster, params["quota_mebibytes"] * 1024**2, params["declared_members"]))
     return {"changed": False, "cluster": to_dict(cluster), "findings": findings}
 
 
@@ -149,6 +154,7 @@ def main() -> None:
         argument_spec=argument_spec()
         | {
             "quota_mebibytes": {"type": "int", "default": 2048},
+            "declared_members": {"type": "list", "elements": "str", "default": []},
             "fail_on": {"type": "str", "choices": ["none", "warning", "critical"], "default": "critical"},
             "patience": {"type": "float", "default": 0},
         },

@@ -119,6 +119,10 @@ history:
   type: list
   elements: dict
   returned: success
+config:
+  description: The dynamic configuration, such as C(ttl), C(loop_wait) and C(synchronous_mode).
+  type: dict
+  returned: success
 unmet:
   description: What of O(expect) is not so, one sentence each.
   type: list
@@ -223,9 +227,10 @@ def main() -> None:
             message = "The cluster is not as expected: " + "; ".join(lines) + "."
             module.fail_json(msg=message + journal(module, module.params["unit"]), unmet=list(lines))
         history = [asdict(promotion) for promotion in parse_history(client.get("/history"))]
+        config = client.get("/config")
     except (PatroniError, ParseError) as error:
         module.fail_json(msg=str(error), unmet=[])
-    module.exit_json(changed=False, unmet=[], **describe(cluster, history))
+    module.exit_json(changed=False, unmet=[], config=config, **describe(cluster, history))
 
 
 if __name__ == "__main__":

@@ -120,23 +120,28 @@ skipped_by_condition:
   returned: always
 """
 
+import glob
 import hashlib
 import os
 import tempfile
 import time
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit import (
     PROPERTIES,
+    SEARCH_PATH,
     FileState,
     Plan,
     Record,
     Status,
     UnitError,
     Wish,
+    has_unloaded_files,
     make_plan,
     make_record,
     parse_status,
+    unit_names,
 )
 
 RECORDS = "/run/holdfast/units"
@@ -160,7 +165,12 @@ class Systemd:
         code, out, err = self._run(command)
         if code != 0:
             raise UnitError(self._name, f"systemctl show failed: {err.strip()}", "Is systemd running on this host?")
-        return parse_status(out, time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
+        status = parse_status(out, time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
+        return replace(
+            status,
+            fragment=os.path.realpath(status.fragment) if status.fragment else "",
+            drop_ins=tuple(os.path.realpath(path) for path in status.drop_ins),
+        )
 
     def do(self, action: str, no_block: bool) -> None:
         """Carry out one action of a plan. Raises UnitError with the unit's last log lines where it fails."""
@@ -194,6 +204,18 @@ def read_file_state(path: str) -> FileState:
             return FileState(digest, os.fstat(stream.fileno()).st_ctime)
     except FileNotFoundError:
         return FileState()
+
+
+def files_of_unit(name: str) -> tuple[list[str], list[str]]:
+    """Return (unit files, drop-ins) of a unit on disk, resolved, in the order in which systemd prefers them."""
+    fragments, drop_ins = [], []
+    for own in unit_names(name):
+        for folder in SEARCH_PATH:
+            path = os.path.join(folder, own)
+            if os.path.isfile(path):
+                fragments.append(os.path.realpath(path))
+            drop_ins += [os.path.realpath(file) for file in sorted(glob.glob(os.path.join(path + ".d", "*.conf")))]
+    return fragments, [path for path in drop_ins if path != os.devnull]
 
 
 def record_path(name: str) -> str:
@@ -310,6 +332,8 @@ def run(module: AnsibleModule) -> dict[str, object]:
     systemd = Systemd(module, wish.name)
     before = reload_manager_for_new_unit(systemd, systemd.show(), module.check_mode)
     refuse_missing(wish, before, module.check_mode)
+    if has_unloaded_files(before, *files_of_unit(wish.name)):
+        before = replace(before, need_daemon_reload=True)
     files = {path: read_file_state(path) for path in (*wish.restart_on, *wish.reload_on)}
     record = read_record(wish.name)
     plan = make_plan(wish, before, files, record)

@@ -325,7 +325,7 @@ class Run:
                 self.begin(states, planner, plan)
             if plan.empty:
                 self.report.remaining = 0
-                self._confirm(states)
+                self.cluster.agree(self._staying(states, plan))
                 return states, planner
             if not self._act(states, planner, plan):
                 return self.cluster.observe(), planner
@@ -338,30 +338,35 @@ class Run:
         self.report.formed = plan.forming
         self.report.remaining = sum(move.count for move in (*plan.heal, *plan.move))
 
-    def _confirm(self, states: States) -> None:
-        """See that all nodes of the cluster agree, also when nothing was to be done."""
-        staying = [n.endpoint for n in self.declared if n.present and n.endpoint in states]
-        self.cluster.agree(staying)
+    def _staying(self, states: States, plan: Plan) -> list[Endpoint]:
+        """Servers that are members after the plan: not those that leave with it or have left already."""
+        found = []
+        for node in self.declared:
+            state = states[node.endpoint]
+            if node.present or not (state.view.alone or state.id in plan.forget):
+                found.append(node.endpoint)
+        return found
 
     def _act(self, states: States, planner: Planner, plan: Plan) -> bool:
         """Carry out a plan. Returns False when the time was used up before all slots were moved."""
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        staying = self._staying(states, plan)
         self.cluster.calm(endpoint_of[node] for node in plan.calm)
         self._note(Plan(calm=plan.calm), planner)
         if plan.heal or plan.settle:
             self.cluster.settle(states, plan.settle)
             self._note(Plan(settle=plan.settle), planner)
-            return self._move(states, planner, plan.heal, "finish ")
+            return self._move(states, planner, plan, plan.heal, "finish ")
         if plan.promote:
-            self.cluster.promote(states, plan.promote)
+            self.cluster.promote(states, plan.promote, staying)
             self._note(Plan(promote=plan.promote), planner)
             return True
         if plan.meet or plan.assign or plan.replicate:
-            self.cluster.introduce(states, plan)
+            self.cluster.introduce(states, plan, staying)
             self._note(Plan(meet=plan.meet, assign=plan.assign, replicate=plan.replicate), planner)
             return True
         if plan.move:
-            return self._move(states, planner, plan.move)
+            return self._move(states, planner, plan, plan.move)
         self.cluster.forget(states, plan.forget)
         self._note(Plan(forget=plan.forget), planner)
         return True
@@ -369,7 +374,7 @@ class Run:
     def _note(self, part: Plan, planner: Planner) -> None:
         self.report.done += part.lines(planner.names)
 
-    def _move(self, states: States, planner: Planner, moves: Sequence[Move], verb: str = "") -> bool:
+    def _move(self, states: States, planner: Planner, plan: Plan, moves: Sequence[Move], verb: str = "") -> bool:
         if not moves:
             return True
         context = Context(self.movers, members(states))
@@ -378,7 +383,7 @@ class Run:
         outcome = KeywiseEngine(context).run(moves, left)
         self._count(outcome)
         self.report.done += [verb + line for line in slots.describe(shape.joined(outcome.done), planner.names)]
-        self.cluster.agree(self.cluster.endpoints)
+        self.cluster.agree(self._staying(states, plan))
         return not outcome.remaining
 
     def _count(self, outcome: Outcome) -> None:

@@ -13,14 +13,15 @@ version_added: 0.1.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:
-  - Writes the configuration file of each instance, the ACL file that they share and their data folders, and brings running
-    servers to it by C(CONFIG SET), C(ACL LOAD) and, where a certificate on disk is newer than the loaded one, by loading it again.
-    No client is disconnected by any of it.
+  - Writes the configuration file of each instance, the ACL file that they share and their data folders.
+  - Brings running servers to it by C(CONFIG SET) and C(ACL LOAD); a certificate that is newer on disk than in the
+    server is loaded again. No client is disconnected by any of it.
   - Nothing is restarted. What only a restart can bring about is returned in RV(restart_needed).
   - Settings are compared with the running server itself, so that a run that was killed at any point, or somebody's
-    C(CONFIG SET), is seen and completed by the next run. A server gets its settings before its file does, so a value that
-    the server refuses never reaches the file that it starts from.
-  - It talks to the servers through their Unix sockets (directive C(unixsocket) of O(config)), so it needs no certificate.
+    C(CONFIG SET), is seen and completed by the next run. A server gets its settings before its file does, so a value
+    that the server refuses never reaches the file that it starts from.
+  - It talks to the servers through their Unix sockets (directive C(unixsocket) of O(config)), so it needs no
+    certificate.
 options:
   instances:
     description: The instances of this host, all of them.
@@ -29,11 +30,12 @@ options:
     required: true
     suboptions:
       port:
-        description: Port for clients; it also names the unit, the files and the data folder. The cluster bus takes this plus 10000.
+        description: Port for clients; it also names unit, files and data folder. The cluster bus takes this plus 10000.
         type: int
         required: true
       maxmemory:
-        description: Memory for data, as V(2gb), V(512mb) or bytes. Without it the instance takes its part of O(memory_fraction).
+        description:
+          - Memory for data, as V(2gb), V(512mb) or bytes. Without it the instance takes its part of O(memory_fraction).
         type: str
       settings:
         description: Settings of this instance alone, they win over O(settings).
@@ -54,7 +56,9 @@ options:
         type: str
         choices: [present, absent]
   config:
-    description: Text of the configuration that the instances share. C({port}) and C({bus_port}) stand for an instance's own numbers.
+    description:
+      - Text of the configuration that the instances share.
+      - C({port}) and C({bus_port}) stand for an instance's own numbers, in all settings.
     type: str
     required: true
   settings:
@@ -110,7 +114,7 @@ options:
     default: valkey
 attributes:
   check_mode:
-    description: Says what would be written, set live and need a restart; writes nothing. Works where nothing is installed yet.
+    description: Says what would be written, set live and need a restart. Works where nothing is installed yet.
     support: full
   diff_mode:
     description: Shows files and live settings before and after, without secrets.
@@ -206,12 +210,14 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import (
     LocalServer,
-    NotRunning,
+    NotRunningError,
     ReplyError,
 )
 
 # Settings whose values stay out of results.
-SECRET_SETTINGS = frozenset({"primaryauth", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"})
+SECRET_SETTINGS = frozenset(
+    {"primaryauth", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"}
+)
 TLS_FILES = ("tls-cert-file", "tls-key-file", "tls-ca-cert-file")
 # File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
 CLOCK_GRAIN = 0.05
@@ -343,7 +349,7 @@ class Server:
     """A running server of this host and what it has loaded."""
 
     def __init__(self, module: AnsibleModule, instance: Instance) -> None:
-        """Connect and log in. Raises NotRunning, ConfigError."""
+        """Connect and log in. Raises NotRunningError, ConfigError."""
         self.where = f"valkey {instance.port}"
         self._link = LocalServer(instance.wished["unixsocket"])
         params = module.params
@@ -402,7 +408,9 @@ class Server:
             except ReplyError as error:
                 name = refused_for_ever(str(error))
                 if name not in wanted:
-                    raise ConfigError(self.where, str(error), "Correct the value; the server keeps its settings") from error
+                    raise ConfigError(
+                        self.where, str(error), "Correct the value; the server keeps its settings"
+                    ) from error
                 refused.append(name)
         return refused
 
@@ -431,7 +439,9 @@ class Work:
         if not self.check:
             self.ids()
         servers = {instance.port: server for instance in instances if (server := self.connect(instance))}
-        plans = {instance.port: self.plan(instance, servers[instance.port]) for instance in instances if instance.running}
+        plans = {
+            instance.port: self.plan(instance, servers[instance.port]) for instance in instances if instance.running
+        }
         self.folders(instances)
         old_acl = read_text(instances[0].acl_path)
         try:
@@ -446,7 +456,8 @@ class Work:
             "instances": [instance.result() for instance in instances],
             "restart_needed": [instance.port for instance in instances if instance.restart],
             "running": all(instance.running for instance in instances),
-            "diff": self.diffs + [self.live_diff(instance) for instance in instances if instance.live or instance.loaded],
+            "diff": self.diffs
+            + [self.live_diff(instance) for instance in instances if instance.live or instance.loaded],
         }
 
     def instances(self) -> list[Instance]:
@@ -491,7 +502,7 @@ class Work:
         """Return the running server of an instance, None if it does not run."""
         try:
             server = Server(self.module, instance)
-        except NotRunning:
+        except NotRunningError:
             return None
         instance.running = True
         return server
@@ -514,7 +525,9 @@ class Work:
         try:
             return pwd.getpwnam(self.params["owner"]).pw_uid, grp.getgrnam(self.params["group"]).gr_gid
         except KeyError as error:
-            raise ConfigError("valkey", f"the host has no such user or group ({error})", "Install valkey-server") from error
+            raise ConfigError(
+                "valkey", f"the host has no such user or group ({error})", "Install valkey-server"
+            ) from error
 
     def folders(self, instances: list[Instance]) -> None:
         """Make the data folders, and give those that exist to the servers' user."""
@@ -572,7 +585,9 @@ class Work:
 
     def set_live(self, instance: Instance, server: Server) -> None:
         """Set what can be set, and verify it by reading it back. Raises ConfigError."""
-        refused = server.set_live({**instance.live, **{name: instance.wished[name] for name in self.tls_names(instance)}})
+        refused = server.set_live(
+            {**instance.live, **{name: instance.wished[name] for name in self.tls_names(instance)}}
+        )
         for name in refused:
             del instance.live[name]
         instance.restart = sorted({*instance.restart, *refused})
@@ -585,7 +600,7 @@ class Work:
 
     @staticmethod
     def tls_digests(instance: Instance, server: Server) -> dict[str, str]:
-        """Return the digests of the TLS files, noting those the server has not loaded; set_live() makes it load them."""
+        """Return the digests of the TLS files; note those the server has not loaded, set_live() makes it load them."""
         digests = {}
         for path in sorted({instance.wished[name] for name in TLS_FILES if instance.wished.get(name)}):
             if os.path.exists(path):
@@ -631,7 +646,12 @@ class Work:
 
         title = f"running server {instance.port}"
         after = show(instance.wished, "(new secret)") + "".join(f"# loaded again: {path}\n" for path in instance.loaded)
-        return {"before": show(instance.live_before, "(secret)"), "after": after, "before_header": title, "after_header": title}
+        return {
+            "before": show(instance.live_before, "(secret)"),
+            "after": after,
+            "before_header": title,
+            "after_header": title,
+        }
 
 
 def main() -> None:

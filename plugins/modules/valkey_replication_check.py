@@ -15,8 +15,9 @@ author:
 description:
   - Asks every declared node and returns what is not as it should be, each with its remedy.
   - Every slot has to be covered once and none left open, every primary has to have its replicas with their links up and
-    their lag bounded, no replica may stand on its primary's host (or zone, where there are several), no host or zone may
-    hold so many primaries that its loss leaves no majority, and all nodes have to agree on topology and epochs.
+    their lag bounded, and no replica may stand on its primary's host (or zone, where there are several).
+  - No host or zone may hold so many primaries that its loss leaves no majority.
+  - All nodes have to agree on topology and epochs.
   - It changes nothing.
 options:
   nodes:

@@ -141,9 +141,9 @@ class ValkeyServers:
         words = [f"{name} {value}" for name, value in {**self._settings(port), **self.settings}.items()]
         (folder / "valkey.conf").write_text("\n".join(words) + "\n")
         with (folder / "log").open("ab") as log:
-            self.processes[port] = subprocess.Popen(
-                [str(self.programs / "valkey-server"), str(folder / "valkey.conf")], stdout=log, stderr=log
-            )
+            # The kernel ends a server whose test run was killed.
+            command = ["setpriv", "--pdeathsig", "KILL", str(self.programs / "valkey-server")]
+            self.processes[port] = subprocess.Popen([*command, str(folder / "valkey.conf")], stdout=log, stderr=log)
 
     def kill(self, port: int) -> None:
         """Kill the server of a port."""

@@ -123,9 +123,14 @@ def parse_alarms(answer: Mapping) -> tuple[Alarm, ...]:
     return tuple(Alarm(str(item.get("memberID", "0")), item.get("alarm", "NONE")) for item in answer.get("alarms", []))
 
 
-def judge(cluster: Cluster, quota: int = DEFAULT_QUOTA) -> list[Finding]:
-    """Return every broken rule. quota: the members' limit of the database's size, in bytes."""
+def judge(cluster: Cluster, quota: int = DEFAULT_QUOTA, declared: Sequence[str] = ()) -> list[Finding]:
+    """Return every broken rule.
+
+    Parameters: quota, the members' limit of the database's size, in bytes; declared, the names that the members should
+    have, or nothing to leave that unjudged.
+    """
     findings = [
+        *_judge_membership(cluster, declared),
         *_judge_members(cluster),
         *_judge_quorum(cluster),
         *_judge_leader(cluster),
@@ -145,6 +150,16 @@ def judge(cluster: Cluster, quota: int = DEFAULT_QUOTA) -> list[Finding]:
             )
         )
     return findings
+
+
+def _judge_membership(cluster: Cluster, declared: Sequence[str]) -> Iterable[Finding]:
+    names = sorted(member.label for member in cluster.members)
+    if declared and names != sorted(declared):
+        remedy = (
+            "Members that formed clusters of their own hold no common data: stop the ones outside of this cluster, "
+            "move their data directories aside and run again. Add or remove members of a running cluster one by one."
+        )
+        yield Finding("etcd_members", "critical", "etcd", ", ".join(names), ", ".join(sorted(declared)), remedy)
 
 
 def _judge_members(cluster: Cluster) -> Iterable[Finding]:

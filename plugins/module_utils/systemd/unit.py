@@ -8,7 +8,7 @@ So a run that is killed after a file was written and before the unit was restart
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 # systemctl(1) show: the properties that parse_status() needs, read by one call.
@@ -17,6 +17,8 @@ PROPERTIES = (
     "CanReload",
     "ConditionResult",
     "ConditionTimestampMonotonic",
+    "DropInPaths",
+    "FragmentPath",
     "InactiveExitTimestampMonotonic",
     "InvocationID",
     "LoadError",
@@ -25,6 +27,14 @@ PROPERTIES = (
     "SubState",
     "Type",
     "UnitFileState",
+)
+
+# Where systemd looks for units and their drop-ins, first wins (systemd.unit(5), without generators and transient units).
+SEARCH_PATH = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
 )
 
 # File systems stamp ctime from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
@@ -62,6 +72,8 @@ class Status:
     need_daemon_reload: bool = False
     condition_failed: bool = False
     load_error: str = ""
+    fragment: str = ""
+    drop_ins: tuple[str, ...] = ()
 
     @property
     def is_up(self) -> bool:
@@ -158,7 +170,40 @@ def parse_status(text: str, realtime: float, monotonic: float) -> Status:
         condition_failed=found.get("ConditionResult") == "no"
         and int(found.get("ConditionTimestampMonotonic") or 0) > 0,
         load_error=found.get("LoadError", "").strip(),
+        fragment=found.get("FragmentPath", ""),
+        drop_ins=tuple(found.get("DropInPaths", "").split()),
     )
+
+
+def unit_names(name: str) -> tuple[str, ...]:
+    """Return the names under which a unit's file and drop-ins may stand: a@b.service also as a@.service."""
+    stem, _dot, suffix = name.rpartition(".")
+    if "@" not in stem or stem.endswith("@"):
+        return (name,)
+    return (name, stem.split("@", 1)[0] + "@." + suffix)
+
+
+def has_unloaded_files(status: Status, fragments: Sequence[str], drop_ins: Sequence[str]) -> bool:
+    """Return whether systemd has not loaded the unit's files as they are on disk, though it may not say so.
+
+    NeedDaemonReload is answered from a cache of folders, so it misses new drop-in folders and new files that stand
+    before the loaded one.
+
+    Parameters: fragments and drop_ins, resolved paths of the files on disk in the order of SEARCH_PATH.
+    """
+    if not status.fragment:
+        return False
+    if fragments and fragments[0] != status.fragment:
+        return True
+    return any(path not in status.drop_ins for path in first_by_name(drop_ins))
+
+
+def first_by_name(paths: Sequence[str]) -> list[str]:
+    """Return the paths without those that an earlier one of the same file name hides."""
+    found: dict[str, str] = {}
+    for path in paths:
+        found.setdefault(path.rpartition("/")[2], path)
+    return list(found.values())
 
 
 def differing(

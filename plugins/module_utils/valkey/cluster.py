@@ -151,14 +151,13 @@ class Cluster:
             return error
         return None
 
-    def introduce(self, states: States, plan: Plan) -> None:
+    def introduce(self, states: States, plan: Plan, staying: Sequence[Endpoint]) -> None:
         """Carry out the part of a plan that makes a cluster of nodes: epochs, slots, meetings, replicas.
 
-        Returns when all servers agree. Raises ValkeyError and ClusterError.
+        staying: the servers that are members or become some. Returns when these agree.
+        Raises ValkeyError and ClusterError.
         """
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
-        leaving = set(plan.forget)
-        staying = [endpoint for endpoint, state in states.items() if state.id not in leaving]
         if not plan.meet:
             self._assign(plan, endpoint_of)
             self._replicate(plan.replicate, endpoint_of)
@@ -280,9 +279,10 @@ class Cluster:
             }
         )
 
-    def promote(self, states: States, promotions: Mapping[str, str]) -> None:
+    def promote(self, states: States, promotions: Mapping[str, str], staying: Sequence[Endpoint]) -> None:
         """Let replicas take over from their primaries without losing a write, one after the other.
 
+        staying: the servers that have to agree after each.
         Raises ClusterError when a takeover doesn't happen, ValkeyError.
         """
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
@@ -290,7 +290,7 @@ class Cluster:
             endpoint = endpoint_of[replica]
             self.fleet.client(endpoint).call("CLUSTER", "FAILOVER")
             self._wait_leads(endpoint)
-            self.agree(self.endpoints)
+            self.agree(staying)
 
     def _wait_leads(self, endpoint: Endpoint) -> None:
         start = self._clock()

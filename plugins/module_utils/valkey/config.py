@@ -18,14 +18,53 @@ REPEATABLE = frozenset({"client-output-buffer-limit", "save"})
 # CONFIG SET of these answers "can't set immutable config" or "can't set protected config": asked of 8.0.1, 8.1.1 and
 # 9.1.2, each setting with the value it had. A server that refuses one more is believed, see refused_for_ever().
 NEVER_LIVE = frozenset(
-    """
-    aclfile always-show-logo aof-rewrite-cpulist aof_rewrite_cpulist appenddirname appendfilename bgsave-cpulist
-    bgsave_cpulist bio-cpulist bio_cpulist cluster-config-file cluster-databases cluster-enabled cluster-port daemonize
-    databases dbfilename dir disable-thp enable-debug-command enable-module-command enable-protected-configs hash-seed
-    io-threads-do-reads logfile mptcp pidfile rdbchecksum rdma-completion-vector rdma-rx-size repl-mptcp replicaof
-    server-cpulist server_cpulist set-proc-title slaveof socket-mark-id supervised syslog-enabled syslog-facility
-    syslog-ident tcp-backlog unixsocket unixsocketgroup unixsocketperm
-    """.split()
+    {
+        "aclfile",
+        "always-show-logo",
+        "aof-rewrite-cpulist",
+        "aof_rewrite_cpulist",
+        "appenddirname",
+        "appendfilename",
+        "bgsave-cpulist",
+        "bgsave_cpulist",
+        "bio-cpulist",
+        "bio_cpulist",
+        "cluster-config-file",
+        "cluster-databases",
+        "cluster-enabled",
+        "cluster-port",
+        "daemonize",
+        "databases",
+        "dbfilename",
+        "dir",
+        "disable-thp",
+        "enable-debug-command",
+        "enable-module-command",
+        "enable-protected-configs",
+        "hash-seed",
+        "io-threads-do-reads",
+        "logfile",
+        "mptcp",
+        "pidfile",
+        "rdbchecksum",
+        "rdma-completion-vector",
+        "rdma-rx-size",
+        "repl-mptcp",
+        "replicaof",
+        "server-cpulist",
+        "server_cpulist",
+        "set-proc-title",
+        "slaveof",
+        "socket-mark-id",
+        "supervised",
+        "syslog-enabled",
+        "syslog-facility",
+        "syslog-ident",
+        "tcp-backlog",
+        "unixsocket",
+        "unixsocketgroup",
+        "unixsocketperm",
+    }
 )
 
 # The same, in servers older than the version: 8.0.1 and 8.1.1 refuse, 9.1.2 changes it live.
@@ -132,12 +171,12 @@ def _words(text: str) -> list[str]:
 def instance_text(template: str, port: int, settings: Mapping[str, object]) -> str:
     """Return the configuration of one instance.
 
-    template: text in which {port} and {bus_port} stand for the instance's numbers.
-    settings: added at the end, where they win.
+    template: text that all instances share. settings: added at the end, where they win.
+    In both {port} and {bus_port} stand for the instance's numbers.
     """
-    text = template.replace("{port}", str(port)).replace("{bus_port}", str(port + BUS_PORT_OFFSET)).rstrip("\n")
     own = "".join(f"{render_setting(name, value)}\n" for name, value in settings.items())
-    return f"{text}\n\n# Settings of this host and instance\n{own}" if own else f"{text}\n"
+    text = template.rstrip("\n") + "\n" + (f"\n# Settings of this host and instance\n{own}" if own else "")
+    return text.replace("{port}", str(port)).replace("{bus_port}", str(port + BUS_PORT_OFFSET))
 
 
 def check_apart(wished: Mapping[int, Mapping[str, str]]) -> None:
@@ -233,10 +272,11 @@ def make_plan(
 
     wished: the new configuration. live: the answer to CONFIG GET. on_disk: the configuration file as it stands.
     removed_before: what earlier runs removed from the file since the server started. version: of the server.
-    A setting that left the file keeps its value until a restart, as no command gives a default back.
+    A setting that left the file keeps the value it had taken until a restart: no command gives a default back.
     """
     differing = {name: value for name, value in wished.items() if name in live and not same(name, value, live[name])}
-    removed = {name for name in {*on_disk, *removed_before} if name not in wished}
+    in_effect = {name for name, value in on_disk.items() if name in live and same(name, value, live[name])}
+    removed = {name for name in {*in_effect, *removed_before} if name not in wished}
     never = {name for name in differing if name in NEVER_LIVE or _too_old(name, version)}
     return Plan(
         live={name: value for name, value in differing.items() if name not in never},

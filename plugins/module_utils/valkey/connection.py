@@ -10,18 +10,23 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import endpoint_text
 
+library: Any = None
 LIBRARY_ERROR: str | None = None
 try:
-    import valkey as library
+    import valkey
+
+    library = valkey
 except ImportError:
     try:
-        import redis as library
+        import redis
+
+        library = redis
     except ImportError:
-        library = None
         LIBRARY_ERROR = traceback.format_exc()
 
 Command = Sequence[Any]
@@ -303,12 +308,13 @@ class Fleet:
         for start in range(0, max((len(c) for c in requests.values()), default=0), PIPELINE_CHUNK):
             chunks = {e: c[start : start + PIPELINE_CHUNK] for e, c in requests.items() if len(c) > start}
             for endpoint, commands in chunks.items():
-                self._sending(endpoint, lambda client, commands=commands: client.send(commands))
+                self._guarded(endpoint, partial(Client.send, commands=commands))
             for endpoint, commands in chunks.items():
-                results[endpoint] += [self._sending(endpoint, lambda c, w=word: c.receive(w)) for word in commands]
+                receiving = (partial(Client.receive, command=command) for command in commands)
+                results[endpoint] += [self._guarded(endpoint, receive) for receive in receiving]
         return results
 
-    def _sending(self, endpoint: Endpoint, action: Callable[[Client], Any]) -> Any:
+    def _guarded(self, endpoint: Endpoint, action: Callable[[Client], Any]) -> Any:
         try:
             return action(self.client(endpoint))
         except ValkeyError:

@@ -17,14 +17,14 @@ class ReplyError(Exception):
     """An error that the server answered."""
 
 
-class NotRunning(Exception):
+class NotRunningError(Exception):
     """Nobody listens on the socket."""
 
 
 class LocalServer:
     """One connection.
 
-    Parameters: path, the Unix socket; timeout, seconds for each answer. Raises NotRunning if nobody listens,
+    Parameters: path, the Unix socket; timeout, seconds for each answer. Raises NotRunningError if nobody listens,
     OSError for everything else that keeps from connecting.
     """
 
@@ -35,7 +35,7 @@ class LocalServer:
             self._socket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self._socket.close()
-            raise NotRunning(path) from error
+            raise NotRunningError(path) from error
         self._stream = self._socket.makefile("rb")
 
     def close(self) -> None:

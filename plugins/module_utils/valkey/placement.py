@@ -166,8 +166,8 @@ def _leaders(seats: Sequence[Seat], replicas: int, number: int) -> tuple[list[Se
     while len(leaders) < number:
         leaders.append(_next_leader(seats, leaders, number, limits, held))
     promotions = _promotions(seats, leaders, number, limits)
-    by_id = {seat.id: seat for seat in seats}
-    return [by_id[promotions.get(seat.id, seat.id)] for seat in leaders], promotions, drained
+    leading = {promotions.get(seat.id, seat.id) for seat in leaders}
+    return [seat for seat in seats if seat.id in leading], promotions, drained
 
 
 def _members_needed(seats: Sequence[Seat], leaders: Sequence[Seat], replicas: int) -> set[str]:

@@ -24,6 +24,7 @@ def _run(cluster, replica, capsys):
             "login_password": PASSWORD,
             "ca_cert": str(cluster.authority.ca),
             "client_cert": str(cluster.authority.pem),
+            "timeout": 30,
             **options,
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):

@@ -114,6 +114,12 @@ def test_size_is_held_against_the_quota():
     assert rules(THREE, quota=20480) == {("etcd_size", "warning")}
 
 
+def test_members_that_formed_clusters_of_their_own_are_seen():
+    declared = ["node3", "node1", "node2"]
+    assert rules(THREE, declared=declared) == set()
+    assert rules(cluster(member(1)), declared=declared) == {("etcd_members", "critical")}
+
+
 def test_alarm_names_its_member():
     (finding,) = judge(dataclasses.replace(THREE, alarms=(Alarm("2", "NOSPACE"),)))
     assert (finding.where, finding.found) == ("node2", "NOSPACE")

@@ -10,9 +10,12 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit 
     UnitError,
     Wish,
     differing,
+    first_by_name,
+    has_unloaded_files,
     make_plan,
     make_record,
     parse_status,
+    unit_names,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +48,8 @@ def on_disk(config="c1", pem="p1", at=STARTED - 100):
 
 LOADED = Record("i1", {CONFIG: "c1", PEM: "p1"})
 
+UNIT_FILE = "/usr/lib/systemd/system/x.service"
+
 SHOW = """\
 Type=notify
 LoadState=loaded
@@ -58,12 +63,25 @@ ConditionResult=yes
 ConditionTimestampMonotonic=4999000
 InvocationID=abc
 LoadError=
+FragmentPath=/usr/lib/systemd/system/x.service
+DropInPaths=/etc/systemd/system/x.service.d/a.conf /etc/systemd/system/x.service.d/b.conf
 """
 
 
 def test_status_is_read_from_systemctl_show():
     read = parse_status(SHOW, realtime=2000.0, monotonic=105.0)
-    assert read == Status("loaded", "active", "running", "enabled", "notify", "abc", 1900.0, can_reload=True)
+    assert read == Status(
+        "loaded",
+        "active",
+        "running",
+        "enabled",
+        "notify",
+        "abc",
+        1900.0,
+        can_reload=True,
+        fragment=UNIT_FILE,
+        drop_ins=("/etc/systemd/system/x.service.d/a.conf", "/etc/systemd/system/x.service.d/b.conf"),
+    )
 
 
 def test_status_of_a_unit_that_never_ran_has_no_start_and_no_failed_condition():
@@ -158,6 +176,31 @@ def test_crash_loop_is_restarted_when_its_file_was_corrected():
 def test_changed_drop_in_reloads_the_manager_first():
     plan = make_plan(wish(), status(need_daemon_reload=True), on_disk("c2"), LOADED)
     assert plan.actions == ("daemon_reload", "restart")
+
+
+@pytest.mark.parametrize(
+    ("fragments", "drop_ins", "unloaded"),
+    [
+        ([UNIT_FILE], ["/etc/x.d/a.conf"], False),
+        ([UNIT_FILE], [], False),
+        ([UNIT_FILE], ["/etc/x.d/a.conf", "/usr/x.d/a.conf"], False),
+        ([UNIT_FILE], ["/etc/x.d/a.conf", "/etc/x.d/new.conf"], True),
+        (["/etc/systemd/system/x.service", UNIT_FILE], ["/etc/x.d/a.conf"], True),
+    ],
+)
+def test_files_that_systemd_has_not_loaded_are_seen(fragments, drop_ins, unloaded):
+    loaded = status(fragment=UNIT_FILE, drop_ins=("/etc/x.d/a.conf",))
+    assert has_unloaded_files(loaded, fragments, drop_ins) is unloaded
+
+
+def test_unit_that_is_not_from_a_file_needs_no_file():
+    assert not has_unloaded_files(status(fragment=""), [UNIT_FILE], ["/etc/x.d/a.conf"])
+
+
+def test_instances_also_go_by_their_template():
+    assert unit_names("valkey-server@7001.service") == ("valkey-server@7001.service", "valkey-server@.service")
+    assert unit_names("etcd.service") == ("etcd.service",)
+    assert first_by_name(["/etc/a.conf", "/run/a.conf", "/run/b.conf"]) == ["/etc/a.conf", "/run/b.conf"]
 
 
 def test_stopped_and_disabled():

@@ -1,0 +1,184 @@
+"""Rules over the whole cluster that no engine's own check covers, and the text of all findings. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, by_severity
+
+Model = Mapping[str, Any]
+
+
+def judge(
+    model: Model, checks: Mapping[str, Model | None], certificate_days: tuple[int, int] = (30, 7)
+) -> list[Finding]:
+    """Return all findings, the gravest first.
+
+    Parameters: model, of model.build; checks, answers of the engines' check modules by engine, None for an engine that
+    the inventory does not have; certificate_days, from how many days left downwards a certificate is a warning, critical.
+    """
+    findings = [*_hosts(model["hosts"], certificate_days), *_address(model["vip"])]
+    findings += [*_routing(model), *_pools(model["pools"])]
+    findings += _told(model["etcd"]["findings"]) if model["etcd"] else []
+    for engine, answer in {**checks, "etcd": _etcd_answer(model["etcd"])}.items():
+        if answer is not None:
+            findings += _check(engine, answer)
+    return by_severity(findings)
+
+
+def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterator[Finding]:
+    for host in hosts:
+        name = host["name"]
+        if host["error"]:
+            yield Finding(
+                "host_reachable",
+                "critical",
+                name,
+                host["error"],
+                "Ansible reaches the host",
+                "Start the host or repair its network; a host that is lost for good leaves the inventory.",
+            )
+        for unit in host["units"]:
+            if unit["state"] != "active":
+                yield Finding(
+                    "service_runs",
+                    "critical",
+                    name,
+                    f"{unit['name']} is {unit['state']}",
+                    "active",
+                    f"Read journalctl -u {unit['name']} on {name}; site.yml starts it again.",
+                )
+        for certificate in host["certificates"]:
+            yield from _certificate(name, certificate, certificate_days)
+
+
+def _certificate(host: str, certificate: Model, limits: tuple[int, int]) -> Iterator[Finding]:
+    warning, critical = limits
+    days = certificate["days_left"]
+    if days <= warning:
+        yield Finding(
+            "certificate_lasts",
+            "critical" if days <= critical else "warning",
+            f"{host}, {certificate['file']}",
+            f"{days} days left",
+            f"more than {warning} (critical from {critical})",
+            "Run site.yml: it renews certificates in time.",
+        )
+
+
+def _address(vip: Model) -> Iterator[Finding]:
+    if vip["address"] and len(vip["holders"]) != 1:
+        yield Finding(
+            "address_held",
+            "critical",
+            vip["address"],
+            f"held by {' and '.join(vip['holders']) or 'no host'}",
+            "held by one host",
+            "Look at keepalived, PgBouncer and HAProxy on the balancers, and whether VRRP passes between them.",
+        )
+
+
+def _routing(model: Model) -> Iterator[Finding]:
+    leader = (model["patroni"] or {}).get("leader")
+    for line in model["routing"]:
+        balancer = line["balancer"]
+        if line["error"]:
+            yield _silent("HAProxy", balancer, line["error"])
+            continue
+        to = line["routes"]["read_write"]
+        if leader and to != [leader]:
+            yield Finding(
+                "routes_to_leader",
+                "critical",
+                f"{balancer}, read-write",
+                f"HAProxy sends to {', '.join(to) or 'nobody'}",
+                f"{leader}, Patroni's leader",
+                f"Look at HAProxy's checks on {balancer}: can it reach Patroni's REST API of {leader}?",
+            )
+        for frontend in ("read_only", "synchronous"):
+            if not line["routes"][frontend] and len(model["patroni"]["members"] if model["patroni"] else []) > 1:
+                yield Finding(
+                    "routes_to_replicas",
+                    "warning",
+                    f"{balancer}, {frontend.replace('_', '-')}",
+                    "HAProxy sends to nobody",
+                    "at least one replica",
+                    "Look at the replicas' state and lag, then at HAProxy's checks.",
+                )
+
+
+def _pools(pools: Iterable[Model]) -> Iterator[Finding]:
+    for line in pools:
+        if line["error"]:
+            yield _silent("PgBouncer", line["balancer"], line["error"])
+        for database in line["paused"]:
+            yield Finding(
+                "pool_serves",
+                "warning",
+                f"{line['balancer']}, database {database}",
+                "paused",
+                "not paused",
+                "RESUME it on PgBouncer's console, unless a switchover is going on.",
+            )
+
+
+def _silent(service: str, host: str, error: str) -> Finding:
+    unit = service.lower()
+    return Finding(
+        f"{unit}_answers",
+        "critical",
+        host,
+        error,
+        "an answer",
+        f"Start it: systemctl status {unit} tells why it stopped.",
+    )
+
+
+def _etcd_answer(etcd: Model | None) -> Model | None:
+    return (
+        None if etcd is None else {"errors": etcd["errors"], "result": {"findings": []} if not etcd["errors"] else {}}
+    )
+
+
+def _check(engine: str, answer: Model) -> Iterator[Finding]:
+    """The findings of an engine's check module; that it could not run is a finding too."""
+    result = answer.get("result") or {}
+    yield from _told(result.get("findings", []))
+    if "findings" not in result:
+        yield Finding(
+            "check_ran",
+            "critical",
+            engine,
+            "; ".join(answer.get("errors", [])) or "no host of its group can be reached",
+            "its rules can be checked",
+            "Repair what the message names, then check again.",
+        )
+
+
+def _told(findings: Iterable[Model]) -> list[Finding]:
+    return [Finding(**finding) for finding in findings]
+
+
+def text(cluster: str, findings: Sequence[Finding]) -> list[str]:
+    """Return the findings as lines for a person."""
+    lines = ["", f"{cluster}: {headline(findings)}"]
+    for finding in findings:
+        lines += [
+            "",
+            f"{finding.severity.upper()}  {finding.where}  [{finding.rule}]",
+            f"    found    {finding.found}",
+            f"    allowed  {finding.allowed}",
+            f"    remedy   {finding.remedy}",
+        ]
+    return [*lines, ""]
+
+
+def headline(findings: Sequence[Finding]) -> str:
+    """Return how many findings there are of each severity."""
+    counts = [
+        f"{count} {severity}"
+        for severity in ("critical", "warning", "info")
+        if (count := sum(finding.severity == severity for finding in findings))
+    ]
+    return ", ".join(counts) or "every rule holds"

@@ -1,0 +1,69 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
+"""Documentation of the action plugin `ask`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ask
+short_description: Ask one member of a cluster after the other until one answers
+version_added: 0.1.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Runs a module that only reads, with the options of each candidate in turn, until one succeeds.
+  - It does not fail when none does. RV(errors) tells why each failed: a status shows it, a check judges it.
+options:
+  module:
+    description: Name of a module that changes nothing.
+    type: str
+    required: true
+  options:
+    description: Options of the module.
+    type: dict
+    default: {}
+  candidates:
+    description:
+      - For each option in which candidates differ, the list of its values; the first values make the first candidate.
+      - Without it the module runs once, with O(options).
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Does what the module does in check mode.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Ask Patroni, whichever member answers
+  holdfast.persistence.ask:
+    module: holdfast.persistence.patroni_cluster_info
+    options:
+      ca_cert: /etc/ssl/holdfast/ca.crt
+      client_cert: /etc/ssl/holdfast/postgresql.pem
+    candidates:
+      url: [https://198.18.7.11:8008, https://198.18.7.12:8008]
+  run_once: true
+"""
+
+RETURN = r"""
+answered_by:
+  description: Options of the candidate that answered, joined by colons. Empty when none did.
+  type: str
+  returned: always
+  sample: https://198.18.7.12:8008
+result:
+  description: What the module returned, empty when no candidate answered.
+  type: dict
+  returned: always
+errors:
+  description: Why the candidates before failed.
+  type: list
+  elements: str
+  returned: always
+  sample: ["https://198.18.7.11:8008: no answer"]
+"""

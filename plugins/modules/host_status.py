@@ -1,0 +1,120 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
+"""Module that reads services, addresses and certificates of a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_status
+short_description: Read whether a host's services run, its addresses, and how long its certificates last
+version_added: 0.1.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Reads all that a status screen shows of a host itself, in one task.
+options:
+  units:
+    description: Names of systemd units.
+    type: list
+    elements: str
+    default: []
+  certificates:
+    description: Folder whose files C(*.crt) and C(*.pem) are certificates. Empty where it does not exist.
+    type: path
+    default: /etc/ssl/holdfast
+attributes:
+  check_mode:
+    description: It only reads.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  holdfast.persistence.host_status:
+    units: [patroni.service, etcd.service]
+  become: true
+"""
+
+RETURN = r"""
+units:
+  description: State of each unit, in the order asked.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {name: patroni.service, state: active, since: "Sun 2026-11-22 23:30:00 UTC"}
+addresses:
+  description: Addresses of the host, without loopback's.
+  type: list
+  elements: str
+  returned: success
+  sample: ["198.18.7.11", "198.18.7.100"]
+certificates:
+  description: Days that each certificate still lasts, negative once it is over.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {file: postgresql.pem, days_left: 364}
+"""
+
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.status.host import (
+    days_left,
+    parse_addresses,
+    parse_units,
+)
+
+PROPERTIES = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp"
+
+
+def run(module: AnsibleModule, program: str, *arguments: str) -> str:
+    """Return the output of a program; its failure ends the module."""
+    _code, out, _err = module.run_command([module.get_bin_path(program, required=True), *arguments], check_rc=True)
+    return out
+
+
+def read_certificates(module: AnsibleModule, folder: str) -> list[dict[str, object]]:
+    """Return the days left of each certificate in the folder."""
+    if not os.path.isdir(folder):
+        return []
+    names = sorted(name for name in os.listdir(folder) if name.endswith((".crt", ".pem")))
+    now = time.time()
+    return [
+        {
+            "file": name,
+            "days_left": days_left(
+                run(module, "openssl", "x509", "-noout", "-enddate", "-in", os.path.join(folder, name)), now
+            ),
+        }
+        for name in names
+    ]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "units": {"type": "list", "elements": "str", "default": []},
+            "certificates": {"type": "path", "default": "/etc/ssl/holdfast"},
+        },
+        supports_check_mode=True,
+    )
+    units = module.params["units"]
+    module.exit_json(
+        changed=False,
+        units=parse_units(run(module, "systemctl", "show", f"--property={PROPERTIES}", *units)) if units else [],
+        addresses=parse_addresses(run(module, "ip", "-json", "address", "show")),
+        certificates=read_certificates(module, module.params["certificates"]),
+    )
+
+
+if __name__ == "__main__":
+    main()

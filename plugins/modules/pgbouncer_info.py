@@ -1,0 +1,145 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache-2.0 (see LICENSE)
+"""Module that reads PgBouncer's pools."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pgbouncer_info
+short_description: Read PgBouncer's pools and databases
+version_added: 0.1.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Reads C(SHOW POOLS) and C(SHOW DATABASES) from the administration console on PgBouncer's Unix socket.
+  - The system user that PgBouncer runs as needs no password there. The module must run as that user, or as root, who becomes
+    that user for the connection. No PostgreSQL client is needed.
+options:
+  socket:
+    description: Path of PgBouncer's Unix socket.
+    type: path
+    default: /run/postgresql/.s.PGSQL.6432
+  user:
+    description: System user that PgBouncer runs as.
+    type: str
+    default: postgres
+  must_answer:
+    description: Whether it is an error when PgBouncer does not answer. When V(false), RV(error) tells.
+    type: bool
+    default: true
+  timeout:
+    description: Time for each answer, in seconds.
+    type: float
+    default: 5
+attributes:
+  check_mode:
+    description: It only reads.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Read the pools
+  holdfast.persistence.pgbouncer_info:
+  become: true
+"""
+
+RETURN = r"""
+error:
+  description: Why PgBouncer did not answer, empty when it did.
+  type: str
+  returned: success
+version:
+  description: PgBouncer's version.
+  type: str
+  returned: success
+  sample: PgBouncer 1.24.1
+pools:
+  description: A row for each database and user that has connections. Waiting is in seconds.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - database: orderdb
+      user: orderuser
+      mode: transaction
+      clients_active: 8
+      clients_waiting: 0
+      servers_active: 4
+      servers_idle: 1
+      longest_wait: 0.0
+databases:
+  description: Configured databases, with where they lead and whether they are paused.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {name: orderdb, address: "127.0.0.1:5000", paused: false, disabled: false, connections: 5, pool_size: 20}
+"""
+
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import Console, ConsoleError
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pools import parse_databases, parse_pools
+
+
+@contextlib.contextmanager
+def acting_as(user: str) -> Iterator[None]:
+    """Be that user where this process is root's. Raises ConsoleError for an unknown user.
+
+    A socket's peer is whoever the process acts as while it connects (man 7 unix, SO_PEERCRED).
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        number = pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise ConsoleError(f"this host has no user {user}") from error
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def read(path: str, user: str, timeout: float) -> dict[str, object]:
+    """Return version, pools and databases. Raises ConsoleError."""
+    with acting_as(user), Console(path, timeout=timeout) as console:
+        return {
+            "error": "",
+            "version": console.rows("SHOW VERSION")[0]["version"],
+            "pools": parse_pools(console.rows("SHOW POOLS")),
+            "databases": parse_databases(console.rows("SHOW DATABASES")),
+        }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "default": "/run/postgresql/.s.PGSQL.6432"},
+            "user": {"type": "str", "default": "postgres"},
+            "must_answer": {"type": "bool", "default": True},
+            "timeout": {"type": "float", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = read(module.params["socket"], module.params["user"], module.params["timeout"])
+    except ConsoleError as error:
+        if module.params["must_answer"]:
+            module.fail_json(msg=f"PgBouncer does not answer: {error}. Is it running (systemctl status pgbouncer)?")
+        result = {"error": str(error), "version": "", "pools": [], "databases": []}
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""HAProxy of each Debian release accepts the configuration that the role renders for it, without a warning."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with ca.crt and haproxy.pem; any certificate will do, only the syntax of the configuration is judged."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key", folder / "ca.crt"
+    made = run(
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
+        *("-subj", "/CN=test", "-keyout", str(key), "-out", str(certificate)),
+    )
+    assert made.returncode == 0, made.stderr
+    (folder / "haproxy.pem").write_text(key.read_text() + certificate.read_text())
+    return folder
+
+
+@pytest.fixture(scope="module", params=["trixie", "forky"])
+def suite(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def haproxy(suite: str) -> str:
+    """Path of that release's HAProxy."""
+    found = run("tools/servers", suite, "haproxy")
+    assert found.returncode == 0, found.stderr
+    return f"{found.stdout.strip()}/run/haproxy"
+
+
+@pytest.fixture(scope="module")
+def rendered(suite: str, certificates: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the files of the roles haproxy and pgbouncer."""
+    folder = tmp_path_factory.mktemp(suite)
+    playbook = shutil.which("ansible-playbook") or f"{os.path.dirname(sys.executable)}/ansible-playbook"
+    variables = f'{{"cluster_tls_dir": "{certificates}", "suite": "{suite}", "folder": "{folder}"}}'
+    platform = '{"cluster_platform": "{{ cluster_platforms[suite] }}"}'
+    play = str(pathlib.Path(__file__).parent / "render.yml")
+    # The folder of a lab is made for its secrets; this one is the test's own.
+    extra = ["-e", variables, "-e", platform, "-e", f"lab_dir={folder}"]
+    result = run(playbook, "-i", "inventories/lab", play, *extra)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def local(text: str) -> str:
+    """The configuration with what only a balancer has replaced: the script's path and the system user."""
+    script = str(ROOT / "roles/haproxy/files/hold.lua")
+    lines = text.replace("/etc/haproxy/hold.lua", script).splitlines(keepends=True)
+    return "".join(line for line in lines if line.split() not in (["user", "haproxy"], ["group", "haproxy"]))
+
+
+def test_haproxy_accepts_its_configuration(haproxy: str, rendered: pathlib.Path) -> None:
+    path = rendered / "local.cfg"
+    path.write_text(local((rendered / "haproxy.cfg").read_text()))
+    result = run(haproxy, "-c", "-f", str(path))
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+
+
+def test_haproxy_refuses_a_broken_one(haproxy: str, rendered: pathlib.Path) -> None:
+    path = rendered / "broken.cfg"
+    path.write_text(local((rendered / "haproxy.cfg").read_text()).replace("check-ssl", "check-tls"))
+    assert run(haproxy, "-c", "-f", str(path)).returncode != 0
+
+
+def test_every_member_is_checked_with_verification(rendered: pathlib.Path) -> None:
+    text = (rendered / "haproxy.cfg").read_text()
+    assert text.count("check-ssl verify required") == 3
+    assert "verify none" not in text
+
+
+def test_pgbouncer_goes_through_haproxy_only(rendered: pathlib.Path) -> None:
+    text = (rendered / "pgbouncer.ini").read_text()
+    assert "* = host=127.0.0.1 port=5000" in text
+    assert "orderdb_ro = host=127.0.0.1 port=5001 dbname='orderdb'" in text
+    assert "server_tls_sslmode = verify-full" in text
