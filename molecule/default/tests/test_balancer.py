@@ -21,7 +21,7 @@ ENTRANCES = [
     pytest.param(5001, "orderdb", True, id="read-only"),
     pytest.param(5002, "orderdb", True, id="synchronous"),
 ]
-WHO = "SELECT inet_server_addr()::text, pg_is_in_recovery(), current_user"
+WHO = "SELECT host(inet_server_addr()), pg_is_in_recovery(), current_user"
 
 
 @pytest.mark.parametrize("door", ["vip", "node1", "node2", "node3"])

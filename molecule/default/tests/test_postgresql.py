@@ -82,13 +82,12 @@ def test_setting(lab: Lab, node: str, setting: str, value: str) -> None:
     assert psql(lab.hosts[node], f"SHOW {setting}") == value
 
 
-def test_only_debians_arrangement_for_patroni_is_there(lab: Lab, node: str) -> None:
+def test_one_server_runs_and_it_is_patronis(lab: Lab, node: str) -> None:
     host = lab.hosts[node]
     assert host.check_output("pg_lsclusters --no-header") == ""
-    assert (
-        host.check_output("pgrep --count --exact postgres --parent $(pgrep -of patroni) || pgrep -cf 'bin/postgres -D'")
-        == "1"
-    )
+    servers = host.check_output("ps -C postgres -o args= | grep -- ' -D '").splitlines()
+    assert len(servers) == 1
+    assert f"-D /var/lib/postgresql/{psql(host, 'SHOW server_version').partition('.')[0]}/{lab.cluster} " in servers[0]
 
 
 def test_database_belongs_to_its_owner(superuser: Superuser) -> None:
@@ -115,7 +114,7 @@ def test_system_users_cannot_come_in_through_the_balancer(lab: Lab, user: str) -
         "rewinder": "postgresql_rewind",
     }
     with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects connection"):
-        lab.sql(lab.vip, 5000, "postgres", user=user, password=lab.secret(names[user]))
+        lab.sql(lab.vip, 5000, "orderdb", user=user, password=lab.secret(names[user]))
 
 
 @pytest.fixture
