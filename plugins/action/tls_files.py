@@ -10,7 +10,7 @@ import os
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import Wish
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import IMPORT_ERROR, Wish
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import (
     Outcome,
     Store,
@@ -90,6 +90,10 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
+        if IMPORT_ERROR is not None:
+            raise AnsibleActionFail(
+                f"certificates: {IMPORT_ERROR}: install the Python package cryptography, 42 or newer, for ansible-playbook"
+            )
         _checked, params = self.validate_argument_spec(ARGUMENTS)
         now = datetime.datetime.now(datetime.UTC)
         try:

@@ -102,17 +102,15 @@ def _role_steps(user: User, state: State) -> list[Step]:
         body = {"role": user.name, "key": right.key, "range_end": right.range_end}
         steps.append(Step(f"revoke {_show(right)} from role {user.name}", "/v3/auth/role/revoke", body))
     for right in sorted(set(user.permissions) - found):
-        body = {
-            "name": user.name,
-            "perm": {"permType": right.kind, "key": right.key, "range_end": right.range_end},
-        }
-        steps.append(Step(f"grant {_show(right)} to role {user.name}", "/v3/auth/role/grant", body))
+        rights = {"permType": right.kind, "key": right.key, "range_end": right.range_end}
+        grant = {"name": user.name, "perm": rights}
+        steps.append(Step(f"grant {_show(right)} to role {user.name}", "/v3/auth/role/grant", grant))
     return steps
 
 
 def _user_steps(user: User, state: State) -> list[Step]:
     steps = []
-    credentials = {"name": user.name, "password": user.password}
+    credentials: dict[str, object] = {"name": user.name, "password": user.password}
     if user.name not in state.users:
         steps.append(Step(f"add user {user.name}", "/v3/auth/user/add", credentials))
     elif user.name not in state.known_passwords:

@@ -10,15 +10,22 @@ import datetime
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+except ImportError as error:
+    IMPORT_ERROR: ImportError | None = error
+else:
+    IMPORT_ERROR = None
 
-USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
 # Certificates are valid a little before they are made: clocks differ.
 BACKDATE = datetime.timedelta(hours=1)
 # RFC 5280, ub-common-name.
@@ -127,7 +134,7 @@ def difference_of_use(leaf: Leaf, wish: Wish, exact: bool) -> str:
     if exact and extra:
         return f"has the names {', '.join(extra)} too much"
     found_usages = _usages_of(leaf.certificate)
-    lacking = [usage for usage in wish.usages if USAGES[usage] not in found_usages]
+    lacking = [usage for usage in wish.usages if _usage(usage) not in found_usages]
     if lacking:
         return f"is not for use as {' and '.join(lacking)}"
     if exact and len(found_usages) > len(wish.usages):
@@ -150,6 +157,14 @@ def problems_of_foreign(leaf: Leaf, wish: Wish, authority: Authority, now: datet
         problems.append("has a common name (etcd refuses client certificates with one at its JSON gateway)")
     use = difference_of_use(leaf, wish, exact=False)
     return [*problems, use] if use else problems
+
+
+def parse_key(pem: bytes) -> CertificateIssuerPrivateKeyTypes:
+    """Read the PEM of a private key. Raises CertificateError."""
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise CertificateError(f"it holds no readable private key ({error})") from error
 
 
 def make_key() -> ec.EllipticCurvePrivateKey:
@@ -213,7 +228,7 @@ def issue(wish: Wish, authority: Authority, now: datetime.datetime, days: int) -
         _builder(_subject(wish), issuer.subject, key.public_key(), now, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([USAGES[name] for name in wish.usages]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([_usage(name) for name in wish.usages]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
@@ -270,6 +285,10 @@ def _names_of(certificate: x509.Certificate) -> tuple[frozenset[str], frozenset[
     hosts = found.get_values_for_type(x509.DNSName)
     addresses = found.get_values_for_type(x509.IPAddress)
     return frozenset(name.lower() for name in hosts), frozenset(str(address) for address in addresses)
+
+
+def _usage(name: str) -> x509.ObjectIdentifier:
+    return {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}[name]
 
 
 def _usages_of(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:

@@ -24,11 +24,11 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certifica
     make_authority,
     make_key,
     parse_authority,
+    parse_key,
     parse_leaf,
     problems_of_foreign,
     reason_to_issue,
 )
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 
 class StoreError(Exception):
@@ -104,7 +104,7 @@ class Store:
             if self._check_mode:
                 return None
             # A run that was killed between the two files goes on with the key it made.
-            private = make_key() if key is None else parse_key(key_path, key)
+            private = make_key() if key is None else read_key(key_path, key)
             write_whole(key_path, key_pem(private))
             made = make_authority(self._terms.organization, private, self._terms.now, self._terms.ca_days)
             write_whole(path, certificate_pem([made]))
@@ -201,12 +201,12 @@ def read_authority(path: str, certificate: bytes, key: bytes | None) -> Authorit
         raise StoreError([f"{path}: {error}: restore ca.crt and ca.key from their backup"]) from error
 
 
-def parse_key(path: str, pem: bytes):
+def read_key(path: str, pem: bytes):
     """Return a private key. Raises StoreError."""
     try:
-        return load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
-        raise StoreError([f"{path} is not a readable private key: restore it from its backup"]) from error
+        return parse_key(pem)
+    except CertificateError as error:
+        raise StoreError([f"{path} cannot be used: {error}: restore it from its backup"]) from error
 
 
 def refuse_old_authority(path: str, authority: Authority, terms: Terms) -> None:
