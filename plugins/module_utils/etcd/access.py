@@ -102,11 +102,11 @@ def _role_steps(user: User, state: State) -> list[Step]:
         body = {"role": user.name, "key": right.key, "range_end": right.range_end}
         steps.append(Step(f"revoke {_show(right)} from role {user.name}", "/v3/auth/role/revoke", body))
     for right in sorted(set(user.permissions) - found):
-        body = {
+        grant = {
             "name": user.name,
             "perm": {"permType": right.kind, "key": right.key, "range_end": right.range_end},
         }
-        steps.append(Step(f"grant {_show(right)} to role {user.name}", "/v3/auth/role/grant", body))
+        steps.append(Step(f"grant {_show(right)} to role {user.name}", "/v3/auth/role/grant", grant))
     return steps
 
 

@@ -143,11 +143,11 @@ class _Check:
                 elif node.suspected:
                     suspected.setdefault(node.id, set()).add(observer)
         for rule, severity, found in (("node_failed", "critical", failed), ("node_suspected", "warning", suspected)):
-            for node, observers in sorted(found.items()):
-                if rule == "node_suspected" and node in failed:
+            for node_id, observers in sorted(found.items()):
+                if rule == "node_suspected" and node_id in failed:
                     continue
                 yield Finding(
-                    rule, severity, self._name(node), f"down for {len(observers)} of {len(self.states)} nodes",
+                    rule, severity, self._name(node_id), f"down for {len(observers)} of {len(self.states)} nodes",
                     "no node is seen as down", "Start the instance, or check its bus port from those hosts",
                 )  # fmt: skip
 

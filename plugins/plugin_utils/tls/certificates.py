@@ -10,6 +10,7 @@ import datetime
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -87,7 +88,7 @@ def parse_leaf(pem: bytes) -> Leaf:
         raise CertificateError(f"it holds no readable private key and certificate ({error})") from error
     if _public_bytes(key.public_key()) != _public_bytes(first.public_key()):
         raise CertificateError("its private key does not belong to its first certificate")
-    return Leaf(key, first, tuple(chain))
+    return Leaf(cast(CertificateIssuerPrivateKeyTypes, key), first, tuple(chain))
 
 
 def parse_authority(certificates: bytes, key: bytes | None) -> Authority:
@@ -97,7 +98,7 @@ def parse_authority(certificates: bytes, key: bytes | None) -> Authority:
         private = serialization.load_pem_private_key(key, password=None) if key is not None else None
     except (ValueError, TypeError) as error:
         raise CertificateError(f"the authority cannot be read ({error})") from error
-    authority = Authority(loaded, private)
+    authority = Authority(loaded, cast("CertificateIssuerPrivateKeyTypes | None", private))
     _ = authority.signing
     return authority
 
@@ -196,7 +197,7 @@ def issue(wish: Wish, authority: Authority, now: datetime.datetime, days: int) -
     key = make_key()
     end = min(now + datetime.timedelta(days=days), issuer.not_valid_after_utc)
     hosts, addresses = split_names(wish.names)
-    alternatives = [x509.DNSName(name) for name in sorted(hosts)]
+    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(hosts)]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in sorted(addresses)]
     usage = x509.KeyUsage(
         digital_signature=True,
