@@ -77,6 +77,7 @@ findings:
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import (
@@ -136,7 +137,7 @@ def no_answer(error: EtcdError) -> Finding:
     )
 
 
-def run(module: AnsibleModule) -> dict[str, object]:
+def run(module: AnsibleModule) -> dict[str, Any]:
     """Read and judge; return the result of the module."""
     params = module.params
     try:

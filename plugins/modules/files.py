@@ -95,6 +95,7 @@ import pwd
 import stat
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import (
@@ -131,7 +132,11 @@ def read(path: str) -> Found:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return Found()
-    found = {"owner": _user(status.st_uid), "group": _group(status.st_gid), "mode": stat.S_IMODE(status.st_mode)}
+    found: dict[str, Any] = {
+        "owner": _user(status.st_uid),
+        "group": _group(status.st_gid),
+        "mode": stat.S_IMODE(status.st_mode),
+    }
     if stat.S_ISDIR(status.st_mode):
         return Found("folder", **found)
     if not stat.S_ISREG(status.st_mode):

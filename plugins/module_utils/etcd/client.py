@@ -14,6 +14,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
 
 # Messages of api/v3rpc/rpctypes/error.go.
 OLD_TOKEN = ("etcdserver: revision of auth store is old", "etcdserver: invalid auth token")
@@ -180,7 +183,7 @@ def first_answer(endpoints: Sequence[str], ask: Callable[[str], dict]) -> dict:
     raise UnreachableError(", ".join(endpoints), "; ".join(str(failure) for failure in failures))
 
 
-def patiently(act: Callable[[], dict | bool], seconds: float) -> dict | bool:
+def patiently(act: Callable[[], Answer], seconds: float) -> Answer:
     """Return what act returns, repeating it for some seconds while the cluster only has no leader at the moment.
 
     Raises EtcdError at the end of the time, or at once for any other error.

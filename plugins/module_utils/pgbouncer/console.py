@@ -102,7 +102,7 @@ class Console:
 
     def _until_ready(self) -> list[tuple[bytes, bytes]]:
         """Return the messages up to ReadyForQuery; an error, or a wish for a password, is raised."""
-        messages = []
+        messages: list[tuple[bytes, bytes]] = []
         while True:
             kind, body = self._receive()
             if kind == b"E":
