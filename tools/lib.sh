@@ -25,7 +25,7 @@ install_packages() {
 # debian_sources SUITE: apt lines for a release, from the archives this machine itself installs from; areas an archive lacks are left out.
 debian_sources() {
   local main security area
-  main=$(_archive debian) security=$(_archive debian-security)
+  main=$(archive debian) security=$(archive debian-security)
   for area in "$main $1" "$main $1-updates" "$main $1-backports" "$security $1-security"; do
     if _has_release "$area"; then
       echo "deb $area main"
@@ -35,8 +35,8 @@ debian_sources() {
   done
 }
 
-# _archive NAME: where apt here gets the archive of that name (debian, debian-security) from, else Debian's own.
-_archive() {
+# archive NAME: where apt here gets the archive of that name (debian, debian-security) from, else Debian's own.
+archive() {
   local uri
   # shellcheck disable=SC2016 # apt's own variable
   uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep --max-count=1 --extended-regexp "/$1/?\$") ||

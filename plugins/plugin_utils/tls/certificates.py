@@ -10,7 +10,7 @@ import datetime
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 try:
     from cryptography import x509
@@ -87,11 +87,11 @@ def split_names(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
 
 def parse_leaf(pem: bytes) -> Leaf:
     """Read a PEM of key and certificates. Raises CertificateError."""
+    key = parse_key(pem)
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
         first, *chain = x509.load_pem_x509_certificates(pem)
     except (ValueError, TypeError) as error:
-        raise CertificateError(f"it holds no readable private key and certificate ({error})") from error
+        raise CertificateError(f"it holds no readable certificate ({error})") from error
     if _public_bytes(key.public_key()) != _public_bytes(first.public_key()):
         raise CertificateError("its private key does not belong to its first certificate")
     return Leaf(key, first, tuple(chain))
@@ -101,8 +101,8 @@ def parse_authority(certificates: bytes, key: bytes | None) -> Authority:
     """Read the PEM of the trusted certificates and, if given, the one of the key. Raises CertificateError."""
     try:
         loaded = tuple(x509.load_pem_x509_certificates(certificates))
-        private = serialization.load_pem_private_key(key, password=None) if key is not None else None
-    except (ValueError, TypeError) as error:
+        private = parse_key(key) if key is not None else None
+    except (ValueError, CertificateError) as error:
         raise CertificateError(f"the authority cannot be read ({error})") from error
     authority = Authority(loaded, private)
     _ = authority.signing
@@ -162,9 +162,12 @@ def problems_of_foreign(leaf: Leaf, wish: Wish, authority: Authority, now: datet
 def parse_key(pem: bytes) -> CertificateIssuerPrivateKeyTypes:
     """Read the PEM of a private key. Raises CertificateError."""
     try:
-        return serialization.load_pem_private_key(pem, password=None)
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:
         raise CertificateError(f"it holds no readable private key ({error})") from error
+    if not hasattr(key, "sign"):
+        raise CertificateError("its private key is for key exchange and cannot sign")
+    return cast("CertificateIssuerPrivateKeyTypes", key)
 
 
 def make_key() -> ec.EllipticCurvePrivateKey:
@@ -211,7 +214,7 @@ def issue(wish: Wish, authority: Authority, now: datetime.datetime, days: int) -
     key = make_key()
     end = min(now + datetime.timedelta(days=days), issuer.not_valid_after_utc)
     hosts, addresses = split_names(wish.names)
-    alternatives = [x509.DNSName(name) for name in sorted(hosts)]
+    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(hosts)]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in sorted(addresses)]
     usage = x509.KeyUsage(
         digital_signature=True,
