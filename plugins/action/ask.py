@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 
@@ -20,15 +20,29 @@ class ActionModule(ActionBase):
         )
         errors = []
         for candidate in rows(options["candidates"]):
-            answer = self._execute_module(
-                module_name=options["module"], module_args={**options["options"], **candidate}, task_vars=task_vars
-            )
             name = ":".join(str(value) for value in candidate.values())
+            try:
+                answer = self._execute_module(
+                    module_name=options["module"], module_args={**options["options"], **candidate}, task_vars=task_vars
+                )
+            except AnsibleConnectionFailure as error:
+                answer = {"failed": True, "msg": str(error)}
             if not answer.get("failed"):
                 kept = {key: value for key, value in answer.items() if not key.startswith("_") and key != "invocation"}
                 return {**result, "changed": False, "answered_by": name, "result": kept, "errors": errors}
-            errors.append(f"{name}: {answer.get('msg', 'failed')}" if name else str(answer.get("msg", "failed")))
+            errors.append(reason(name, answer))
         return {**result, "changed": False, "answered_by": "", "result": {}, "errors": errors}
+
+
+def reason(name, answer):
+    """Tell in one line why a module failed.
+
+    Parameters: name, of the candidate, which is put in front unless the message has it; answer, what the module returned.
+    Where the module could not run at all, its last line on standard error says more than Ansible's message.
+    """
+    said = str(answer.get("module_stderr", "")).strip().splitlines()
+    message = " ".join((said[-1] if said else str(answer.get("msg", "failed"))).split())
+    return message if not name or name in message else f"{name}: {message}"
 
 
 def rows(candidates):

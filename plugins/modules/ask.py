@@ -14,6 +14,7 @@ author:
 description:
   - Runs a module that only reads, with the options of each candidate in turn, until one succeeds.
   - It does not fail when none does. RV(errors) tells why each failed: a status shows it, a check judges it.
+  - Nor does it fail when the host cannot be reached, and the play goes on with that host.
 options:
   module:
     description: Name of a module that changes nothing.

@@ -57,7 +57,7 @@ options:
     required: true
     suboptions:
       host:
-        description: Results of M(holdfast.persistence.host_status), also unreachable ones.
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.host_status).
         type: list
         elements: dict
         required: true

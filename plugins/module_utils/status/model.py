@@ -49,18 +49,14 @@ def build(
 
 
 def _host(name: str, address: str, answer: Answer) -> dict[str, Any]:
-    error = None
-    if answer.get("unreachable"):
-        error = one_line(answer.get("msg")) or "unreachable"
-    elif "units" not in answer:
-        error = one_line(answer.get("msg")) or "not asked"
+    result = answer.get("result") or {}
     return {
         "name": name,
         "address": address,
-        "error": error,
-        "units": list(answer.get("units", [])),
-        "certificates": list(answer.get("certificates", [])),
-        "addresses": list(answer.get("addresses", [])),
+        "error": None if result else one_line("; ".join(answer.get("errors", []))) or "not asked",
+        "units": list(result.get("units", [])),
+        "certificates": list(result.get("certificates", [])),
+        "addresses": list(result.get("addresses", [])),
     }
 
 

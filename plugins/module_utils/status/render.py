@@ -129,6 +129,8 @@ def _etcd(etcd: Model | None) -> list[str]:
 
 
 def _etcd_role(member: Model, leader: str) -> str:
+    if member["error"]:
+        return ""
     return "leader" if member["name"] == leader else "learner" if member["learner"] else "follower"
 
 

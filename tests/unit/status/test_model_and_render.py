@@ -49,15 +49,20 @@ POOL = {
 DATABASE = {"name": "orderdb", "paused": False}
 
 
+def asked(result):
+    """An answer of the action `ask`."""
+    return {"answered_by": "", "errors": [], "result": result}
+
+
 def answers():
     """Answers of two healthy hosts."""
     return {
         "host": [
-            {
+            asked({
                 "units": [{"name": "patroni.service", "state": "active"}, {"name": "etcd.service", "state": "active"}],
                 "addresses": [address, *([VIP] if name == "node1" else [])],
                 "certificates": [{"file": "ca.crt", "days_left": 3649}, {"file": "etcd.pem", "days_left": 364}],
-            }
+            })
             for name, address in ADDRESSES.items()
         ],
         "haproxy": [stats(["node1"], ["node2"], ["node2"]) for _name in ADDRESSES],
@@ -170,9 +175,9 @@ def test_a_healthy_cluster():
 def trouble():
     """Answers with much that is wrong."""
     told = copy.deepcopy(answers())
-    told["host"][0]["units"][0]["state"] = "failed"
-    told["host"][0]["certificates"][1]["days_left"] = -2
-    told["host"][1] = {"unreachable": True, "msg": "Failed to connect:\n timed out"}
+    told["host"][0]["result"]["units"][0]["state"] = "failed"
+    told["host"][0]["result"]["certificates"][1]["days_left"] = -2
+    told["host"][1] = {"errors": ["Failed to connect:\n timed out"], "result": {}}
     told["haproxy"][0] = {"error": "/run/haproxy/admin.sock: No such file or directory"}
     told["haproxy"][1] = {}
     told["pgbouncer"][0]["databases"] = [{"name": "orderdb", "paused": True}]
@@ -231,7 +236,7 @@ def test_a_cluster_in_trouble():
 
 def test_everything_is_down():
     told = {kind: [{}, {}] for kind in answers()}
-    told["host"] = [{"unreachable": True, "msg": "no route"}] * 2
+    told["host"] = [{"errors": ["no route"], "result": {}}] * 2
     text = screen(render.render(build(told)))
     assert text.count("UNREACHABLE\n") == 2
     assert "  ! node2: no route\n" in text
@@ -289,7 +294,7 @@ def test_a_balancer_that_sends_writes_elsewhere_is_found():
 def test_the_address_is_held_once(holders):
     told = answers()
     for name, answer in zip(ADDRESSES, told["host"], strict=True):
-        answer["addresses"] = [VIP] if name in holders else []
+        answer["result"]["addresses"] = [VIP] if name in holders else []
     assert rules(told) == [("address_held", "critical", VIP)]
 
 
@@ -306,7 +311,7 @@ def test_engines_that_the_inventory_lacks_are_not_judged():
 @given(st.integers(-10, 60))
 def test_certificates_are_judged_by_days(days):
     told = answers()
-    told["host"][0]["certificates"] = [{"file": "x.pem", "days_left": days}]
+    told["host"][0]["result"]["certificates"] = [{"file": "x.pem", "days_left": days}]
     expected = "critical" if days <= 7 else "warning" if days <= 30 else None
     assert rules(told) == ([("certificate_lasts", expected, "node1, x.pem")] if expected else [])
 
