@@ -22,7 +22,7 @@ lint: bootstrap ## Check the style of Python, shell and YAML
 	ruff format --check
 	mypy
 	@. tools/lib.sh && install_packages shellcheck=shellcheck
-	shellcheck --external-sources --source-path=SCRIPTDIR $(SHELL_FILES)
+	shellcheck --severity=warning --external-sources --source-path=SCRIPTDIR $(SHELL_FILES)
 	ansible-lint --profile production --offline
 
 .PHONY: docs-lint

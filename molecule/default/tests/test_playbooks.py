@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from typing import Any
 
 import pytest
 
-from .conftest import ROOT, Lab, ansible_playbook
+from .conftest import ROOT, Lab, ansible_playbook, outcome
 
 SERVICES = "etcd patroni pgbouncer haproxy keepalived valkey-server@7001 valkey-server@7002"
 
@@ -22,7 +21,7 @@ def invocations(lab: Lab) -> dict[str, str]:
 def recap(done: subprocess.CompletedProcess[str], lab: Lab) -> dict[str, dict[str, int]]:
     """Return Ansible's own count of a run that has succeeded."""
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    stats: dict[str, dict[str, int]] = json.loads(done.stdout)["stats"]
+    stats: dict[str, dict[str, int]] = outcome(done)["stats"]
     assert set(stats) >= set(lab.hosts)
     return stats
 
@@ -31,7 +30,7 @@ def changed_tasks(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str
     """Return host, task and diff of whatever reports a change."""
     return [
         (host, task["task"]["name"], result.get("diff"))
-        for play in json.loads(done.stdout)["plays"]
+        for play in outcome(done)["plays"]
         for task in play["tasks"]
         for host, result in task["hosts"].items()
         if result.get("changed")
