@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.util
 import io
 import urllib.error
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parents[3] / "roles" / "patroni" / "files" / "etcd-leader-away"
+PROGRAM = Path(__file__).parents[3] / "roles" / "patroni" / "files" / "etcd_leader_away.py"
 HOSTS = ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
 CONFIG = {
     "restapi": {"connect_address": "192.0.2.11:8008", "cafile": "ca", "certfile": "pem"},
@@ -47,12 +46,11 @@ class Etcd:
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("etcd_leader_away", str(PROGRAM))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
+    spec = importlib.util.spec_from_file_location("etcd_leader_away", PROGRAM)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setattr("sys.dont_write_bytecode", True)
-    loader.exec_module(module)
+    spec.loader.exec_module(module)
     monkeypatch.setattr(module, "opener", lambda ca, client: None)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
     return module
