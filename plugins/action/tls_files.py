@@ -99,9 +99,10 @@ class ActionModule(ActionBase):
         try:
             outcome = collect(params, self._task.check_mode, now)
         except StoreError as error:
-            raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from error
+            # Without its cause, whose text Ansible would append and so tell everything twice.
+            raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from None
         except OSError as error:
-            raise AnsibleActionFail(f"certificates: {error}") from error
+            raise AnsibleActionFail(f"certificates: {error}") from None
         files, pending = to_files(params, outcome)
         result = self._execute_module(
             module_name="holdfast.persistence.files", module_args={"files": files}, task_vars=task_vars

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the holdfast.persistence authors
-# Apache-2.0 (see LICENSE)
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Documentation of the action plugin `ask`."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ author:
   - The holdfast.persistence authors (@holdfast)
 description:
   - Runs a module that only reads, with the options of each candidate in turn, until one succeeds.
-  - It does not fail when none does. RV(errors) tells why each failed: a status shows it, a check judges it.
+  - It does not fail when none does. RV(errors) tells why each failed; a status shows it, a check judges it.
   - Nor does it fail when the host cannot be reached, and the play goes on with that host.
 options:
   module:

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the holdfast.persistence authors
-# Apache-2.0 (see LICENSE)
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
 """Module that reads services, addresses and certificates of a host."""
 
 from __future__ import annotations

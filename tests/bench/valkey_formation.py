@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How long a cluster takes to form, ours against valkey-cli, on the same machine in one run.
 
     tests/bench/valkey_formation.py [--nodes 6 30 60] [--version 8.1] [--runs 3]
@@ -108,7 +107,7 @@ def main() -> None:
     for number in options.nodes:
         medians = {}
         for name, form in (("cli", theirs), ("ours", ours)):
-            runs = [measure(options.version, number, form) for _ in range(options.runs)]
+            runs = [measure(options.version, number, form) for _run in range(options.runs)]
             medians[name] = {key: statistics.median(run[key] for run in runs) for key in ("tool", "agree", "links")}
         cells = [f"{medians[name][key]:.1f}" for name in ("cli", "ours") for key in ("tool", "agree", "links")]
         ratio = medians["cli"]["agree"] / medians["ours"]["agree"]

@@ -54,7 +54,7 @@ def make_certificates(folder: Path) -> Certificates:
             .not_valid_after(now + datetime.timedelta(days=2))
         )
 
-    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _key in range(2))
     authority = (
         builder("test authority", "test authority", authority_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -6,9 +6,9 @@ Source: PgBouncer's manual, "SHOW POOLS", "SHOW DATABASES"; 1.18 to 1.26 differ 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-Row = Mapping[str, str | None]
+Row: TypeAlias = Mapping[str, Any]
 
 
 def parse_pools(rows: Iterable[Row]) -> list[dict[str, Any]]:

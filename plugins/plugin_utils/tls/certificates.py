@@ -105,7 +105,7 @@ def parse_authority(certificates: bytes, key: bytes | None) -> Authority:
     except (ValueError, CertificateError) as error:
         raise CertificateError(f"the authority cannot be read ({error})") from error
     authority = Authority(loaded, private)
-    _ = authority.signing
+    _signing = authority.signing  # raises where the key belongs to none of them
     return authority
 
 

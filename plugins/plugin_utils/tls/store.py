@@ -72,6 +72,13 @@ class Store:
 
         One process at a time works in the folder. Raises StoreError and OSError.
         """
+        if self._terms.renew_days >= self._terms.days:
+            raise StoreError(
+                [
+                    f"tls_renew_days is {self._terms.renew_days}, tls_days {self._terms.days}: every run would issue "
+                    "all certificates anew; let certificates be valid for longer than they are renewed ahead"
+                ]
+            )
         outcome = Outcome()
         with self._locked():
             authority = self._authority(outcome)

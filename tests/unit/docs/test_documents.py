@@ -63,7 +63,9 @@ def test_every_rule_of_the_preflight_is_explained() -> None:
 
 @pytest.mark.parametrize("document", NAMED)
 def test_variables_in_documents_exist(document: Path) -> None:
-    sources = [path for folder in ("roles", "plugins", "playbooks") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    sources = [
+        path for folder in ("roles", "plugins", "playbooks") for path in (ROOT / folder).rglob("*") if path.is_file()
+    ]
     known = {word for path in sources if path.suffix in {".yml", ".py"} for word in words(path)}
     # The check puts the names of these rules together.
     known |= {"pgbouncer_answers", "haproxy_answers"}

@@ -26,12 +26,18 @@ def evaluate(tmp_path: Path) -> Evaluate:
         playbook = tmp_path / "evaluate.json"
         playbook.write_text(json.dumps(play))
         done = subprocess.run(
-            [Path(sys.executable).parent / "ansible-playbook", "--connection", "local", playbook],
+            [
+                Path(sys.executable).parent / "ansible-playbook",
+                "--inventory",
+                "localhost,",
+                "--connection",
+                "local",
+                playbook,
+            ],
             env={
                 **os.environ,
                 "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                 "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".link"),
-                "ANSIBLE_INVENTORY": "localhost,",
                 "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
             },
             capture_output=True,

@@ -207,6 +207,11 @@ def test_authority_about_to_expire_is_refused_not_renewed_for_ever(tmp_path):
         provide(tmp_path, terms=dataclasses.replace(TERMS, ca_days=20))
 
 
+def test_renewal_ahead_of_the_whole_life_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="every run"):
+        provide(tmp_path, terms=dataclasses.replace(TERMS, renew_days=365))
+
+
 def test_foreign_folder_names_every_problem(tmp_path):
     with pytest.raises(StoreError, match=r"ca\.crt is missing"):
         foreign(str(tmp_path), "node1", {"etcd": WISH}, NOW)

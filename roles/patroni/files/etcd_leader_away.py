@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Move etcd's leadership off this host while its Patroni member is the leader.
 
 An etcd leader that dies restarts every lease, so a host that is both PostgreSQL's primary and etcd's leader costs a second ttl
