@@ -14,11 +14,16 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     Endpoint,
     Fleet,
     ReplyError,
+    UnreachableError,
     checked,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes
 
 WINDOW = 64
+# Longer than the 2 s for which a server since 8.0 waits for its replicas before it answers NOREPLICAS.
+TELL_SECONDS = 15.0
+TELL_PAUSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,41 @@ class KeywiseEngine:
         self._set(move.source, slots, "MIGRATING", move.target)
         for slot in slots:
             self._move_keys(slot, move)
-        for member in [move.target, move.source]:
-            self._set(member, slots, "NODE", move.target)
+        self._set(move.target, slots, "NODE", move.target)
+        self._tell(move.source, move)
+
+    def _tell(self, member: str, move: Move) -> None:
+        """Let a member know the new owner. Raises ValkeyError when it does not within TELL_SECONDS.
+
+        Gossip may tell it first. A source without slots then turns into a replica: it closes connections that wait in
+        SETSLOT, and its own replicas leave, which it answers with NOREPLICAS.
+        """
+        deadline = self._context.clock() + TELL_SECONDS
+        while True:
+            try:
+                self._set(member, range(move.first, move.last + 1), "NODE", move.target)
+                return
+            except (ReplyError, UnreachableError) as error:
+                if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
+                    raise
+                self._context.fleet.drop(self._context.members[member].endpoint)
+                if self._knows(member, move):
+                    return
+                if self._context.clock() >= deadline:
+                    raise
+            time.sleep(TELL_PAUSE)
+
+    def _knows(self, member: str, move: Move) -> bool:
+        """Whether a member sees the target as owner of all slots and has none of them open."""
+        try:
+            view = parse_nodes(
+                self._context.fleet.client(self._context.members[member].endpoint).call("CLUSTER", "NODES")
+            )
+        except (UnreachableError, ReplyError):
+            return False
+        slots = range(move.first, move.last + 1)
+        is_open = any(mark.slot in slots for mark in view.myself.marks)
+        return not is_open and all(view.owners.get(slot) == move.target for slot in slots)
 
     def _set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
         endpoint = self._context.members[member].endpoint

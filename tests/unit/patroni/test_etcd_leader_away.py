@@ -56,9 +56,9 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def move(program: ModuleType, etcd: Etcd, config: dict = CONFIG) -> str:
+def move(program: ModuleType, etcd: Etcd, config: dict | None = None) -> str:
     program.Member = etcd.member
-    return program.move(config, "secret")
+    return program.move(config or CONFIG, "secret")
 
 
 def test_it_moves_to_another_member(program: ModuleType) -> None:
