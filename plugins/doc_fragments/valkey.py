@@ -31,9 +31,12 @@ options:
     description: PEM file of the client's private key, unless O(client_cert) holds it.
     type: path
   timeout:
-    description: Seconds to wait for a connection and for each reply.
+    description:
+      - Seconds to wait for a connection and for each reply.
+      - A server stands still for up to 5 s while it begins to follow a primary that does not answer, so less than that takes a
+        busy server for a dead one.
     type: float
-    default: 5.0
+    default: 10.0
 requirements:
   - Python library valkey (C(python3-valkey)) or redis (C(python3-redis)), on the host that runs the module
 notes:

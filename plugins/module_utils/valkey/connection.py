@@ -91,7 +91,7 @@ class Options:
     ca_cert: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
-    timeout: float = 5.0
+    timeout: float = 10.0
 
 
 def argument_spec() -> dict[str, Any]:
@@ -103,7 +103,7 @@ def argument_spec() -> dict[str, Any]:
         "ca_cert": {"type": "path"},
         "client_cert": {"type": "path"},
         "client_key": {"type": "path", "no_log": False},
-        "timeout": {"type": "float", "default": 5.0},
+        "timeout": {"type": "float", "default": 10.0},
     }
 
 
