@@ -162,10 +162,15 @@ class ValkeyServers:
         who = "admin" if self.secure else "default"
         assert self.cli(port, "ACL", "WHOAMI") == who
 
+    def socket(self, port: int) -> Path:
+        """Path of the Unix socket of a server."""
+        return self.folder / str(port) / "valkey.sock"
+
     def _settings(self, port: int) -> dict[str, str]:
         common = {
             "bind": "127.0.0.1",
             "dir": str(self.folder / str(port)),
+            "unixsocket": str(self.socket(port)),
             "save": '""',
             "appendonly": "no",
             "cluster-enabled": "yes",
