@@ -35,7 +35,9 @@ def cluster(shards: int, hosts: int, leads: list[bool]) -> tuple[View, dict[tupl
                     address=address(host),
                     port=0,
                     bus_port=bus,
-                    flags=frozenset({"master" if name == leader else "slave"} | ({"myself"} if name == "0a" else set())),
+                    flags=frozenset(
+                        {"master" if name == leader else "slave"} | ({"myself"} if name == "0a" else set())
+                    ),
                     primary_id=None if name == leader else leader,
                     epoch=shard,
                     slots=(SlotRange(bounds[shard], bounds[shard + 1] - 1),) if name == leader else (),
