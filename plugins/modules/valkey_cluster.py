@@ -84,6 +84,23 @@ options:
       - V(0) is unlimited.
     type: float
     default: 0.0
+  migration:
+    description:
+      - How slots are moved. V(atomic) lets the servers move whole ranges (Valkey 9.0 and later), V(keys) moves key by key.
+      - V(auto) is atomic where both servers can, and key by key for what servers fail to move; with
+        O(keys_per_second) or O(max_p99), which only moving key by key can keep, it is key by key.
+    type: str
+    choices: [auto, keys, atomic]
+    default: auto
+  keys_per_second:
+    description: Most keys moved in a second, of all nodes together. Without it there is no limit.
+    type: int
+  max_p99:
+    description:
+      - Milliseconds that the 99th percentile of a probe of the servers that give and take may last; the movers slow down
+        to keep it.
+      - Without it slots move as fast as the servers let them.
+    type: float
   wait_timeout:
     description: Seconds in which all nodes have to agree after a change.
     type: float
@@ -155,6 +172,19 @@ keys_moved:
   description: Number of keys that were moved with them.
   returned: always
   type: int
+bytes_moved:
+  description: Their size by MEMORY USAGE, of those that were moved key by key.
+  returned: always
+  type: int
+migration:
+  description: How slots were moved, C(atomic), C(keys), C(atomic+keys), or empty when none were.
+  returned: always
+  type: str
+notes:
+  description: What happened on the way that an operator may want to know, such as jobs that the servers gave up.
+  returned: always
+  type: list
+  elements: str
 keys_per_second:
   description: Rate at which keys were moved.
   returned: always
@@ -204,7 +234,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges, shape, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
+    atomic,
+    connection,
+    engines,
+    ranges,
+    shape,
+    slots,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import (
     Cluster,
     ClusterError,
@@ -219,7 +256,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import (
     Context,
-    KeywiseEngine,
+    Limits,
     Outcome,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, declared_node
@@ -237,11 +274,14 @@ ARGUMENTS: dict[str, Any] = {
     "balance": {"type": "bool", "default": True},
     "forget_failed": {"type": "bool", "default": False},
     "time_budget": {"type": "float", "default": 0.0},
+    "migration": {"type": "str", "choices": list(engines.WAYS), "default": engines.AUTO},
+    "keys_per_second": {"type": "int", "no_log": False},
+    "max_p99": {"type": "float"},
     "wait_timeout": {"type": "float", "default": 120.0},
     **connection.argument_spec(),
 }
 
-FAILURES = (ValkeyError, ClusterError, PlacementError, SlotPlanError, shape.ShapeError, TopologyError)
+FAILURES = (engines.WayError, ValkeyError, ClusterError, PlacementError, SlotPlanError, shape.ShapeError, TopologyError)
 
 
 @dataclass
@@ -254,6 +294,9 @@ class Report:
     remaining: int = 0
     slots_moved: int = 0
     keys_moved: int = 0
+    bytes_moved: int = 0
+    migration: str = ""
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     formed: bool = False
 
@@ -275,6 +318,9 @@ class Report:
             "remaining": self.remaining,
             "slots_moved": self.slots_moved,
             "keys_moved": self.keys_moved,
+            "bytes_moved": self.bytes_moved,
+            "migration": self.migration,
+            "notes": self.notes,
             "keys_per_second": self.keys_per_second,
             "seconds_left": self.seconds_left,
             "formed": self.formed,
@@ -320,6 +366,7 @@ class Run:
 
     def converge(self) -> tuple[States, Planner]:
         """Act until the plan is empty or the time is used up. Returns the last states."""
+        self._await_jobs()
         for _round in range(ROUNDS):
             states, planner, plan = self.look()
             if not self.report.before:
@@ -333,6 +380,12 @@ class Run:
             if not self._act(states, planner, plan):
                 return self.cluster.observe(), planner
         raise ClusterError(0.0, [shape_left(plan, planner, self.declared[0].endpoint)])
+
+    def _await_jobs(self) -> None:
+        """Let migrations end that an interrupted run or another tool began: they change what has to be planned."""
+        states = self.cluster.observe()
+        able = [e for e, state in states.items() if state.server.version >= atomic.FIRST_VERSION]
+        atomic.await_jobs(self.movers, able, self.params["wait_timeout"])
 
     def begin(self, states: States, planner: Planner, plan: Plan) -> None:
         """Keep what the first look found."""
@@ -380,10 +433,13 @@ class Run:
     def _move(self, states: States, planner: Planner, plan: Plan, moves: Sequence[Move], verb: str = "") -> bool:
         if not moves:
             return True
-        context = Context(self.movers, members(states))
+        limits = Limits(keys_per_second=self.params["keys_per_second"], max_p99=self.params["max_p99"])
+        context = Context(self.movers, members(states), limits)
         budget = self.params["time_budget"] or None
         left = None if budget is None else max(0.0, budget - self.report.seconds)
-        outcome = KeywiseEngine(context).run(moves, left)
+        # Slots that are open already can only be finished the way they were begun.
+        way = engines.KEYS if verb else self.params["migration"]
+        outcome = engines.carry_out(context, moves, left, way)
         self._count(outcome)
         self.report.done += [verb + line for line in slots.describe(shape.joined(outcome.done), planner.names)]
         self.cluster.agree(self._staying(states, plan))
@@ -392,6 +448,9 @@ class Run:
     def _count(self, outcome: Outcome) -> None:
         self.report.slots_moved += sum(move.count for move in outcome.done)
         self.report.keys_moved += outcome.progress.keys
+        self.report.bytes_moved += outcome.progress.bytes
+        self.report.migration = outcome.way or self.report.migration
+        self.report.notes += outcome.notes
         self.report.seconds += outcome.progress.seconds
         self.report.remaining = sum(move.count for move in outcome.remaining)
 
@@ -454,6 +513,10 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    for name in ("keys_per_second", "max_p99"):
+        value = module.params[name]
+        if value is not None and value <= 0:
+            module.fail_json(msg=f"{name} is {value}; it has to be more than 0. Leave it out for no limit")
     if connection.library is None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:

@@ -1,0 +1,358 @@
+"""Moving slots key by key, by MIGRATE: works with every version.
+
+Several movers work side by side, each with connections of its own. A mover opens a window of slots on both sides, sends
+their keys in rounds of pipelined MIGRATEs, and gives the window to its new owner. A round is as large as its wished
+duration allows: the source serves nobody else meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock, Thread
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
+    Client,
+    Command,
+    Endpoint,
+    Fleet,
+    ReplyError,
+    UnreachableError,
+    checked,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import (
+    Context,
+    Outcome,
+    Progress,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.throttle import (
+    Bucket,
+    Regulator,
+    RoundSize,
+    percentile,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes
+
+WINDOW = 32
+# Keys that a mover looks up at a time.
+LOOKUP = 1000
+# Longer than the 2 s for which a server since 8.0 waits for its replicas before it answers NOREPLICAS.
+TELL_SECONDS = 15.0
+TELL_PAUSE = 0.2
+PROBE_PAUSE = 0.004
+PROBE_SAMPLES = 400
+JUDGE_SECONDS = 0.2
+TURN_PAUSE = 0.01
+
+Batch = tuple[list[bytes], int]
+
+
+class KeywiseEngine:
+    """Moves keys by MIGRATE. See migration.Engine."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def run(self, moves: Sequence[Move], budget: float | None = None) -> Outcome:
+        """Carry out moves as Engine says. At least one window is moved whatever the budget."""
+        crew = _Crew(self._context, interleaved(moves), budget)
+        crew.work()
+        return Outcome(
+            tuple(sorted(crew.done)), tuple(sorted(crew.windows)), crew.progress, "keys" if crew.done else ""
+        )
+
+
+def windows(move: Move) -> list[Move]:
+    """Return a move cut into windows."""
+    starts = range(move.first, move.last + 1, WINDOW)
+    return [Move(first, min(first + WINDOW - 1, move.last), move.source, move.target) for first in starts]
+
+
+def interleaved(moves: Iterable[Move]) -> list[Move]:
+    """Return the windows of moves so that neighbours in the list have different sources where possible."""
+    queues: dict[str, deque[Move]] = {}
+    for move in moves:
+        queues.setdefault(move.source, deque()).extend(windows(move))
+    found = []
+    while queues:
+        for source in list(queues):
+            found.append(queues[source].popleft())
+            if not queues[source]:
+                del queues[source]
+    return found
+
+
+class _Crew:
+    """Movers that share a queue of windows, a rate and a regulator."""
+
+    def __init__(self, context: Context, todo: Sequence[Move], budget: float | None) -> None:
+        self.context = context
+        self.windows = deque(todo)
+        self.done: list[Move] = []
+        self.keys = 0
+        self.bytes = 0
+        limits = context.limits
+        self.bucket = Bucket(limits.keys_per_second, context.clock, time.sleep)
+        self.regulator = Regulator(limits.max_p99, max(1, min(limits.parallel, len(todo))), limits.round_seconds)
+        self._total = sum(move.count for move in todo)
+        self._start = context.clock()
+        self._budget = budget
+        self._begun = False
+        self._stop = Event()
+        self._lock = Lock()
+
+    @property
+    def progress(self) -> Progress:
+        done = sum(move.count for move in self.done)
+        return Progress(done, self._total, self.keys, self.bytes, self.context.clock() - self._start)
+
+    def work(self) -> None:
+        """Move windows until none is left or the time is used up. Raises the first mover's ValkeyError."""
+        if not self.windows:
+            return
+        probe = Thread(target=self._watch, args=(self._endpoints(),), daemon=True)
+        if self.context.limits.max_p99 is not None:
+            probe.start()
+        try:
+            with ThreadPoolExecutor(self.regulator.movers) as pool:
+                movers = [pool.submit(self._mover, number) for number in range(self.regulator.movers)]
+                try:
+                    for mover in movers:
+                        mover.result()
+                finally:
+                    self._stop.set()
+        finally:
+            if probe.ident is not None:
+                probe.join()
+
+    def _endpoints(self) -> list[Endpoint]:
+        members = {member for move in self.windows for member in (move.source, move.target)}
+        return [self.context.members[member].endpoint for member in sorted(members)]
+
+    def _mover(self, number: int) -> None:
+        try:
+            with Fleet(self.context.fleet.options) as fleet:
+                mover = _Mover(self, fleet)
+                while (window := self._take(number)) is not None:
+                    mover.move(window)
+                    with self._lock:
+                        self.done.append(window)
+                        self.context.report(self.progress)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _take(self, number: int) -> Move | None:
+        while number >= self.regulator.working and self.windows and not self._stop.wait(TURN_PAUSE):
+            pass
+        with self._lock:
+            late = self._budget is not None and self.context.clock() - self._start >= self._budget
+            if self._stop.is_set() or not self.windows or (late and self._begun):
+                return None
+            self._begun = True
+            return self.windows.popleft()
+
+    def count(self, keys: int, size: int) -> None:
+        """Note what was moved."""
+        with self._lock:
+            self.keys += keys
+            self.bytes += size
+
+    def _watch(self, endpoints: Sequence[Endpoint]) -> None:
+        """Ask servers all the time how long an answer takes, and feed the regulator."""
+        samples: deque[float] = deque(maxlen=PROBE_SAMPLES)
+        judged = time.perf_counter()
+        with Fleet(self.context.fleet.options) as fleet:
+            while not self._stop.wait(PROBE_PAUSE):
+                for endpoint in endpoints:
+                    begin = time.perf_counter()
+                    try:
+                        fleet.client(endpoint).call("PING")
+                    except (UnreachableError, ReplyError):
+                        # The movers meet the same and say so; a broken probe must not hide their error.
+                        fleet.drop(endpoint)
+                    samples.append((time.perf_counter() - begin) * 1000)
+                if time.perf_counter() - judged >= JUDGE_SECONDS:
+                    self.regulator.feed(percentile(samples, 0.99))
+                    samples.clear()
+                    judged = time.perf_counter()
+
+
+class _Mover:
+    """Moves windows over connections of its own."""
+
+    def __init__(self, crew: _Crew, fleet: Fleet) -> None:
+        self._crew = crew
+        self._context = crew.context
+        self._fleet = fleet
+        self._size = RoundSize()
+
+    def move(self, move: Move) -> None:
+        """Move one window. The order is safe at every point: each key is served from one side or the other.
+
+        The other nodes learn of the new owner from its pings.
+        """
+        slots = range(move.first, move.last + 1)
+        self._set(move.target, slots, "IMPORTING", move.source)
+        self._set(move.source, slots, "MIGRATING", move.target)
+        self._drain(move)
+        self._set(move.target, slots, "NODE", move.target)
+        self._tell(move.source, move)
+
+    def _drain(self, move: Move) -> None:
+        """Send all keys of a window. The source takes no new keys for it any more, so this ends."""
+        source = self._client(move.source)
+        slots: Sequence[int] = range(move.first, move.last + 1)
+        while True:
+            replies = source.pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
+            counts = {slot: number for slot, reply in zip(slots, replies, strict=True) if (number := checked(reply))}
+            if not counts:
+                return
+            slots = list(counts)
+            for group in _groups(counts):
+                self._send(source, move, list(self._batches(source, group)))
+
+    def _batches(self, source: Client, counts: dict[int, int]) -> Iterator[Batch]:
+        """Look up keys of slots, and return them as what one MIGRATE each takes, with their bytes."""
+        limits = self._context.limits
+        lookups = [("CLUSTER", "GETKEYSINSLOT", slot, min(number, LOOKUP)) for slot, number in counts.items()]
+        found = _raw(source, lookups)
+        sizes = deque(_raw(source, [("MEMORY", "USAGE", key) for keys in found for key in keys]))
+        for keys in found:
+            batch: list[bytes] = []
+            total = 0
+            for key in keys:
+                # A key that has expired meanwhile has no size.
+                size = sizes.popleft() or 0
+                if batch and (len(batch) >= limits.batch_keys or total + size > limits.batch_bytes):
+                    yield batch, total
+                    batch, total = [], 0
+                batch.append(key)
+                total += size
+            if batch:
+                yield batch, total
+
+    def _send(self, source: Client, move: Move, batches: Sequence[Batch]) -> None:
+        """Send batches in rounds. A batch that alone is more than a round is cut."""
+        todo = deque(batches)
+        clock = self._context.clock
+        while todo:
+            batch = self._round(todo)
+            keys = sum(len(names) for names, _size in batch)
+            self._crew.bucket.take(keys)
+            begin = clock()
+            for reply in source.pipeline([self._migrate(names, move) for names, _size in batch]):
+                checked(reply)
+            self._size.feed(keys, clock() - begin, self._crew.regulator.round)
+            self._crew.count(keys, sum(size for _names, size in batch))
+
+    def _round(self, todo: deque[Batch]) -> list[Batch]:
+        taken: list[Batch] = []
+        keys = total = 0
+        while todo and keys < self._size.keys and total < self._context.limits.batch_bytes:
+            names, size = todo.popleft()
+            room = self._size.keys - keys
+            if len(names) > room:
+                part = size * room // len(names)
+                todo.appendleft((names[room:], size - part))
+                names, size = names[:room], part
+            taken.append((names, size))
+            keys += len(names)
+            total += size
+        return taken
+
+    def _migrate(self, keys: Sequence[bytes], move: Move) -> list[Any]:
+        """The command. REPLACE: a key on both sides is of an interrupted MIGRATE, and the source's is the newer."""
+        target = self._context.members[move.target]
+        return [
+            *("MIGRATE", target.address, target.port, "", 0, self._context.limits.migrate_timeout, "REPLACE"),
+            *authentication(self._fleet),
+            "KEYS",
+            *keys,
+        ]
+
+    def _client(self, member: str) -> Client:
+        return self._fleet.client(self._context.members[member].endpoint)
+
+    def _tell(self, member: str, move: Move) -> None:
+        """Let a member know the new owner. Raises ValkeyError when it does not within TELL_SECONDS.
+
+        Gossip may tell it first. A source without slots then turns into a replica: it closes connections that wait in
+        SETSLOT, and its own replicas leave, which it answers with NOREPLICAS.
+        """
+        deadline = self._context.clock() + TELL_SECONDS
+        while True:
+            try:
+                self._set(member, range(move.first, move.last + 1), "NODE", move.target)
+                return
+            except (ReplyError, UnreachableError) as error:
+                if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
+                    raise
+                self._fleet.drop(self._context.members[member].endpoint)
+                if self._knows(member, move):
+                    return
+                if self._context.clock() >= deadline:
+                    raise
+            time.sleep(TELL_PAUSE)
+
+    def _knows(self, member: str, move: Move) -> bool:
+        """Whether a member sees the target as owner of all slots and has none of them open."""
+        try:
+            view = parse_nodes(self._fleet.client(self._context.members[member].endpoint).call("CLUSTER", "NODES"))
+        except (UnreachableError, ReplyError):
+            return False
+        slots = range(move.first, move.last + 1)
+        is_open = any(mark.slot in slots for mark in view.myself.marks)
+        return not is_open and all(view.owners.get(slot) == move.target for slot in slots)
+
+    def _set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
+        endpoint = self._context.members[member].endpoint
+        commands = [("CLUSTER", "SETSLOT", slot, state, peer) for slot in slots]
+        for reply in self._fleet.client(endpoint).pipeline(commands):
+            if isinstance(reply, ReplyError) and _already(reply, state):
+                continue
+            checked(reply)
+
+
+def _groups(counts: dict[int, int]) -> Iterator[dict[int, int]]:
+    """Return slots with their numbers of keys in groups of about LOOKUP keys."""
+    group: dict[int, int] = {}
+    for slot, number in counts.items():
+        if group and sum(group.values()) + number > LOOKUP:
+            yield group
+            group = {}
+        group[slot] = number
+    yield group
+
+
+def _raw(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """Do commands and return the replies with strings as bytes: keys need not be text. Raises ReplyError."""
+    client.send(commands)
+    replies = [client.receive_raw() for _command in commands]
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, Exception):
+            raise ReplyError(client.endpoint, command[:2], str(reply))
+    return replies
+
+
+def authentication(fleet: Fleet) -> list[str]:
+    """Return the words by which MIGRATE logs in at the target, as we log in."""
+    options = fleet.options
+    if options.password is None:
+        return []
+    return ["AUTH2", options.username, options.password] if options.username else ["AUTH", options.password]
+
+
+def _already(error: ReplyError, state: str) -> bool:
+    """True for errors of a step that is as good as done.
+
+    A slot that an interrupted run gave to its target can't be opened again. A source that gives its last slot may
+    follow the new owner before it has answered (setting cluster-allow-replica-migration).
+    """
+    if state == "IMPORTING":
+        return "already the owner" in error.problem
+    return state == "NODE" and ("UNBLOCKED" in error.problem or "only with master" in error.problem)

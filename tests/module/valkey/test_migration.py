@@ -1,0 +1,99 @@
+"""Slot moves with a client beside, killed and throttled. HOLDFAST_KILLS: kills in each test, 3 unless given."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+from run_module import fail_module, run_module, start
+from valkey_load import Load, fill, missing
+from valkey_servers import ValkeyServers
+
+STRINGS, HASHES = 20_000, 20
+# As the role sets it: a drained primary stays one.
+SETTINGS = {"maxmemory": "0", "cluster-allow-replica-migration": "no"}
+KILLS = int(os.environ.get("HOLDFAST_KILLS", "3"))
+
+
+def wish(servers: ValkeyServers, weights: list[int], **more: object) -> dict[str, object]:
+    """Primaries only, with these weights; each server a host."""
+    nodes = [
+        {**node, "host": f"host{n}", "zone": "", "weight": weight}
+        for n, (node, weight) in enumerate(zip(servers.nodes(), weights, strict=True))
+    ]
+    return {"nodes": nodes, "replicas": 0, **servers.login, **more}
+
+
+@pytest.mark.parametrize(
+    ("version", "secure", "migration"),
+    [
+        ("8.1", False, "keys"),
+        ("8.1", True, "keys"),
+        ("9.1", False, "auto"),
+        ("9.1", True, "auto"),
+        ("9.1", True, "keys"),
+    ],
+    ids=["8.1 plain", "8.1 tls", "9.1 plain atomic", "9.1 tls atomic", "9.1 tls keys"],
+)
+def test_clients_notice_nothing(version: str, secure: bool, migration: str) -> None:
+    """Slots move there and back under a reading and writing client: no error, no key lost, the minimum moved."""
+    with ValkeyServers(version, 4, secure=secure, settings=SETTINGS) as servers:
+        run_module("valkey_cluster", wish(servers, [1, 1, 1, 0]))
+        fill(servers.ports[0], STRINGS, HASHES, servers.login)
+        with Load(servers.ports[0], STRINGS, servers.login) as load:
+            grown = run_module("valkey_cluster", wish(servers, [1, 1, 1, 1], migration=migration))
+            shrunk = run_module("valkey_cluster", wish(servers, [1, 1, 1, 0], migration=migration))
+        assert load.seen["errors"] == load.seen["wrong"] == []
+        assert load.seen["operations"] > 100
+        assert grown["slots_moved"] == shrunk["slots_moved"] == 4096
+        assert grown["migration"] == ("atomic" if migration == "auto" else "keys")
+        assert grown["keys_moved"] > STRINGS / 5
+        assert (grown["bytes_moved"] > 100_000) == (migration == "keys")
+        assert missing(servers.ports[0], STRINGS, HASHES, servers.login) == []
+        servers.witness()
+        assert not run_module("valkey_cluster", wish(servers, [1, 1, 1, 0]))["changed"]
+
+
+@pytest.mark.parametrize(("version", "migration"), [("8.1", "keys"), ("9.1", "keys"), ("9.1", "auto")])
+def test_killed_at_any_time_the_next_run_finishes(version: str, migration: str) -> None:
+    """Kill a run at a random moment, let the next finish it; again and again on one cluster with its data."""
+    chance = random.Random(f"{version} {migration}")
+    with ValkeyServers(version, 4, settings=SETTINGS) as servers:
+        run_module("valkey_cluster", wish(servers, [1, 1, 1, 0]))
+        fill(servers.ports[0], STRINGS, HASHES)
+        for kill in range(KILLS):
+            weights = [1, 1, 1, (kill + 1) % 2]
+            process = start("valkey_cluster", wish(servers, weights, migration=migration))
+            time.sleep(chance.uniform(0.3, 2.5))
+            process.kill()
+            process.communicate()
+            run_module("valkey_cluster", wish(servers, weights, migration=migration))
+            servers.witness()
+            assert missing(servers.ports[0], STRINGS, HASHES) == []
+            assert not run_module("valkey_cluster", wish(servers, weights))["changed"]
+
+
+def test_limits_are_kept() -> None:
+    """A rate is not exceeded; a big key goes alone; a latency limit still gets there."""
+    with ValkeyServers("8.1", 4, settings=SETTINGS) as servers:
+        run_module("valkey_cluster", wish(servers, [1, 1, 1, 0]))
+        fill(servers.ports[0], STRINGS, HASHES)
+        slow = run_module("valkey_cluster", wish(servers, [8, 8, 8, 1], keys_per_second=500))
+        assert 0 < slow["keys_per_second"] <= 650
+        guarded = run_module("valkey_cluster", wish(servers, [1, 1, 1, 1], max_p99=5))
+        assert guarded["remaining"] == 0
+        assert missing(servers.ports[0], STRINGS, HASHES) == []
+        servers.witness()
+
+
+def test_impossible_ways_are_refused() -> None:
+    with ValkeyServers("8.1", 4, settings=SETTINGS) as servers:
+        run_module("valkey_cluster", wish(servers, [1, 1, 1, 0]))
+        message = fail_module("valkey_cluster", wish(servers, [1, 1, 1, 1], migration="atomic"))
+        assert "needs Valkey 9.0 or later" in message
+        assert "keys_per_second" in fail_module("valkey_cluster", wish(servers, [1, 1, 1, 1], keys_per_second=0))
+        assert "max_p99" in fail_module("valkey_cluster", wish(servers, [1, 1, 1, 1], max_p99=-1))
+        servers.witness()
+        assert int(servers.cli(servers.ports[3], "DBSIZE")) == 0
