@@ -27,9 +27,9 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots 
 
 FIRST_VERSION = (9, 0)
 # Slots of one job: the handover stops the clients of these, for the longer the more there are.
-CHUNK = 128
+CHUNK = 256
 SMALLER = 4
-POLL = 0.005
+POLL = 0.001
 ENDED = frozenset({"success", "failed", "cancelled", "canceled"})
 
 
