@@ -1,0 +1,250 @@
+"""The lab as the campaign sees it: hosts that can be broken, who leads what, and when everything is well again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+TLS = "/etc/ssl/holdfast"
+STATE_QUERY = (
+    "select json_build_object('primary', not pg_is_in_recovery(), 'standbys', (select count(*) from pg_stat_replication"
+    " where state = 'streaming' and sync_state in ('quorum', 'sync')))"
+)
+
+
+class LabError(Exception):
+    """The lab is not as the campaign needs it."""
+
+
+def run(*words: str | Path, timeout: float = 60, text: str | None = None) -> str:
+    """Run a command here and return what it wrote. Raises LabError."""
+    try:
+        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{words[0]} took longer than {timeout:.0f} s") from error
+    if done.returncode:
+        raise LabError(f"{' '.join(map(str, words))[:200]}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One host of the lab. container: its name on the engine."""
+
+    name: str
+    container: str
+    address: str
+
+    def shell(self, script: str, timeout: float = 30) -> str:
+        """Run a shell script on the host. Raises LabError."""
+        return run("docker", "exec", self.container, "bash", "-ec", script, timeout=timeout).strip()
+
+    def answers(self, script: str, timeout: float = 10) -> str:
+        """Run a shell script; return an empty text where that fails, as on a host that is down."""
+        try:
+            return self.shell(script, timeout)
+        except LabError:
+            return ""
+
+    @property
+    def state(self) -> str:
+        """What the engine says: running, paused, exited."""
+        return run("docker", "inspect", "--format", "{{.State.Status}}", self.container).strip()
+
+    def network(self, *words: str) -> str:
+        """Run a command of this machine in the network of the host, even when the host is cut off."""
+        process = run("docker", "inspect", "--format", "{{.State.Pid}}", self.container).strip()
+        return run("nsenter", "--target", process, "--net", *words)
+
+    def main_process(self, unit: str) -> int:
+        """Return the main process of a unit; 0 if it does not run."""
+        return int(self.answers(f"systemctl show --property MainPID --value {unit}") or 0)
+
+    def postmaster(self) -> int:
+        """Return the postmaster; 0 if none runs."""
+        return int(self.answers('p=$(head -1 /var/lib/postgresql/*/*/postmaster.pid); kill -0 "$p"; echo "$p"') or 0)
+
+
+class Lab:
+    """The lab of HOLDFAST_LAB, which must stand."""
+
+    def __init__(self, name: str = "", folder: Path | None = None) -> None:
+        self.name = name or os.environ.get("HOLDFAST_LAB") or "holdfast"
+        self.folder = folder or Path(os.environ.get("HOLDFAST_LAB_DIR") or ROOT / ".lab")
+        if not (self.folder / "connection.env").exists():
+            raise LabError(f"there is no lab in {self.folder}: run make lab first")
+        self.machines = {m.name: m for m in self._find()}
+
+    def _find(self) -> list[Machine]:
+        members = json.loads(run("docker", "network", "inspect", self.name))[0]["Containers"].values()
+        found = [
+            Machine(m["Name"].removeprefix(f"{self.name}-"), m["Name"], m["IPv4Address"].split("/")[0]) for m in members
+        ]
+        if len(found) < 3:
+            raise LabError(f"lab {self.name} has {len(found)} running hosts, the campaign needs 3: run make lab")
+        return sorted(found, key=lambda machine: machine.name)
+
+    @property
+    def gateway(self) -> str:
+        """The address from which clients on this machine come."""
+        return next(iter(self.machines.values())).address.rsplit(".", 1)[0] + ".1"
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """What connection.env tells clients."""
+        lines = (self.folder / "connection.env").read_text(encoding="utf-8").splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    def secret(self, name: str) -> str:
+        """Return a generated secret."""
+        return (self.folder / "secrets" / name).read_text(encoding="utf-8").strip()
+
+    def certificates(self) -> dict[str, str]:
+        """Return paths of the application's certificate: ca, certificate, key."""
+        words = self.environment
+        return {"ca": words["PGSSLROOTCERT"], "certificate": words["PGSSLCERT"], "key": words["PGSSLKEY"]}
+
+    def others(self, machine: Machine) -> list[Machine]:
+        """Return all hosts but one."""
+        return [other for other in self.machines.values() if other != machine]
+
+    def primary(self) -> Machine:
+        """Return the host whose PostgreSQL takes writes."""
+        found = [m for m in self.machines.values() if self._database(m).get("primary")]
+        if len(found) != 1:
+            raise LabError(f"{len(found)} primaries: {', '.join(m.name for m in found) or 'none'}")
+        return found[0]
+
+    def replica(self) -> Machine:
+        """Return a host whose PostgreSQL is a replica, and which does not hold the virtual address if there is one."""
+        found = self.others(self.primary())
+        return sorted(found, key=lambda m: m == self.balancer())[0]
+
+    def _database(self, machine: Machine) -> dict[str, Any]:
+        answer = machine.answers(f'timeout 5 psql -XAtq -U postgres -c "{STATE_QUERY}"')
+        return json.loads(answer) if answer else {}
+
+    def balancer(self) -> Machine | None:
+        """Return the host that has the virtual address."""
+        vip = self.environment["PGHOST"]
+        return next((m for m in self.machines.values() if f" {vip}/" in m.answers("ip -4 -o address show")), None)
+
+    def etcdctl(self, machine: Machine, command: str) -> str:
+        """Run etcdctl as root's user on a host."""
+        certificate = f"{TLS}/etcd-client.pem"
+        return machine.shell(
+            f"export ETCDCTL_API=3 ETCDCTL_USER='root:{self.secret('etcd_root')}'; etcdctl --command-timeout=5s"
+            f" --endpoints=https://127.0.0.1:2379 --cacert={TLS}/ca.crt --cert={certificate} --key={certificate} {command}"
+        )
+
+    def etcd_leader(self) -> Machine:
+        """Return the host whose etcd member leads."""
+        for machine in self.machines.values():
+            try:
+                [status] = json.loads(self.etcdctl(machine, "endpoint status --write-out=json"))
+            except LabError:
+                continue
+            if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
+                return machine
+        raise LabError("etcd has no leader")
+
+    def valkey(self, machine: Machine, port: int, command: str) -> str:
+        """Run a command on a Valkey instance as its administrator."""
+        return machine.answers(
+            f"export VALKEYCLI_AUTH='{self.secret('valkey_admin')}' REDISCLI_AUTH='{self.secret('valkey_admin')}';"
+            f" valkey-cli --no-auth-warning --user admin --tls --cacert {TLS}/ca.crt --cert {TLS}/valkey.pem"
+            f" --key {TLS}/valkey.pem -h {machine.address} -p {port} {command}"
+        )
+
+    def valkey_ports(self, machine: Machine) -> list[int]:
+        """Return the ports of a host's instances."""
+        text = machine.answers("ls /var/lib/valkey")
+        return sorted(int(word) for word in text.split() if word.isdigit())
+
+    def valkey_role(self, role: str) -> tuple[Machine, int]:
+        """Return one instance with a role, `master` or `slave` as INFO calls them."""
+        for machine in self.machines.values():
+            for port in self.valkey_ports(machine):
+                if f"role:{role}" in self.valkey(machine, port, "INFO replication"):
+                    return machine, port
+        raise LabError(f"no Valkey instance is {role}")
+
+    # What is not well, in words; empty if all is.
+
+    def sickness(self) -> str:
+        """Return the first thing that is not as it should be; an empty text if everything serves with full redundancy."""
+        for check in (self._hosts_sick, self._etcd_sick, self._postgresql_sick, self._pool_sick, self._valkey_sick):
+            try:
+                found = check()
+            except (LabError, ValueError, KeyError) as error:
+                found = str(error)
+            if found:
+                return found
+        return ""
+
+    def _hosts_sick(self) -> str:
+        return ", ".join(f"{m.name} is {m.state}" for m in self.machines.values() if m.state != "running")
+
+    def _etcd_sick(self) -> str:
+        for machine in self.machines.values():
+            self.etcdctl(machine, "endpoint health")
+        return ""
+
+    def _postgresql_sick(self) -> str:
+        found = {m.name: self._database(m) for m in self.machines.values()}
+        silent = [name for name, state in found.items() if not state]
+        if silent:
+            return f"PostgreSQL does not answer on {', '.join(silent)}"
+        primaries = [state for state in found.values() if state["primary"]]
+        if len(primaries) != 1:
+            return f"{len(primaries)} primaries"
+        want = len(found) - 1
+        return (
+            ""
+            if primaries[0]["standbys"] == want
+            else f"{primaries[0]['standbys']} of {want} replicas count for commits"
+        )
+
+    def _pool_sick(self) -> str:
+        active = {
+            m.name: m.answers("systemctl is-active pgbouncer haproxy keepalived | sort -u")
+            for m in self.machines.values()
+        }
+        down = [name for name, state in active.items() if state != "active"]
+        if down:
+            return f"a balancer's services are down on {', '.join(down)}"
+        return "" if self.balancer() else "nobody has the virtual address"
+
+    def _valkey_sick(self) -> str:
+        for machine in self.machines.values():
+            for port in self.valkey_ports(machine):
+                if "cluster_state:ok" not in self.valkey(machine, port, "CLUSTER INFO"):
+                    return f"Valkey {machine.name}:{port}: the cluster is not ok"
+                info = self.valkey(machine, port, "INFO replication")
+                if "role:slave" in info and "master_link_status:up" not in info:
+                    return f"Valkey {machine.name}:{port}: the link to its primary is down"
+                if "fail" in self.valkey(machine, port, "CLUSTER NODES"):
+                    return f"Valkey {machine.name}:{port} sees a failed node"
+        return ""
+
+    def await_health(self, seconds: float) -> float:
+        """Wait until nothing is sick. Returns the seconds that took. Raises LabError with what still is."""
+        return await_true(self.sickness, seconds)
+
+
+def await_true(problem: Callable[[], str], seconds: float, pause: float = 0.2) -> float:
+    """Wait until problem returns an empty text. Returns the seconds that took. Raises LabError with the last text."""
+    start = time.monotonic()
+    while found := problem():
+        if time.monotonic() - start > seconds:
+            raise LabError(f"after {seconds:.0f} s: {found}")
+        time.sleep(pause)
+    return time.monotonic() - start
