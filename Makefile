@@ -28,6 +28,10 @@ lab-hosts: bootstrap ## Start the lab's bare hosts
 lab: ## Bring the whole stack up on this machine and show it
 	@tools/lab
 
+.PHONY: site
+site: bootstrap ## Run site.yml against the lab
+	@$(ANSIBLE_PLAYBOOK) playbooks/site.yml
+
 .PHONY: status
 status: ## Show the lab
 	@$(ANSIBLE_PLAYBOOK) playbooks/status.yml

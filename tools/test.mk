@@ -70,3 +70,34 @@ test-lab-verify:
 .PHONY: test-lab-down
 test-lab-down:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-down
+
+# A fixed set of faults, each once; the lab has to stand. FAULTS narrows it: make faults FAULTS='--only postmaster valkey'.
+.PHONY: faults
+faults: bootstrap ## Break the lab in every way while clients write, and check every write
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/fixed $(FAULTS)
+
+# Faults by chance, the same for the same seed; every run is kept under its seed.
+FAULT_COUNT ?= 200
+SEED ?= 1
+.PHONY: faults-long
+faults-long: bootstrap ## Break the lab by chance for hours (FAULT_COUNT, SEED)
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/seed-$(SEED) --random $(FAULT_COUNT) --seed $(SEED)
+
+.PHONY: bench
+bench: bench-valkey bench-failover bench-install ## Run every benchmark and print its tables
+
+.PHONY: bench-valkey
+bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli
+	python tests/bench/valkey_formation.py
+	python tests/bench/valkey_rebalance.py --version 8.1
+	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
+	python tests/bench/valkey_rebalance.py --version 9.1
+
+.PHONY: bench-failover
+bench-failover: bootstrap ## Measure how long clients of the lab wait when what they use dies
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 \
+		--only 'postmaster killed' 'primary host killed' 'primary half cut' 'valkey primary killed' 'balancer killed'
+
+.PHONY: bench-install
+bench-install: bootstrap ## Measure an installation from bare hosts and a second run
+	@python tests/bench/install.py
