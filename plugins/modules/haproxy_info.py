@@ -69,22 +69,9 @@ backends:
           seconds_since_change: 60
 """
 
-import socket
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.runtime import ask
 from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import StatsError, parse_stats
-
-
-def ask(path: str, command: str, timeout: float) -> str:
-    """Return HAProxy's answer to a command. Raises OSError."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(timeout)
-        connection.connect(path)
-        connection.sendall(command.encode() + b"\n")
-        parts = []
-        while part := connection.recv(65536):
-            parts.append(part)
-    return b"".join(parts).decode()
 
 
 def main() -> None:

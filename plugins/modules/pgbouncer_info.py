@@ -81,39 +81,15 @@ databases:
     - {name: orderdb, address: "127.0.0.1:5000", paused: false, disabled: false, connections: 5, pool_size: 20}
 """
 
-import contextlib
-import os
-import pwd
-from collections.abc import Iterator
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import Console, ConsoleError
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import ConsoleError
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pools import parse_databases, parse_pools
-
-
-@contextlib.contextmanager
-def acting_as(user: str) -> Iterator[None]:
-    """Be that user where this process is root's. Raises ConsoleError for an unknown user.
-
-    A socket's peer is whoever the process acts as while it connects (man 7 unix, SO_PEERCRED).
-    """
-    if os.geteuid() != 0:
-        yield
-        return
-    try:
-        number = pwd.getpwnam(user).pw_uid
-    except KeyError as error:
-        raise ConsoleError(f"this host has no user {user}") from error
-    os.seteuid(number)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def read(path: str, user: str, timeout: float) -> dict[str, object]:
     """Return version, pools and databases. Raises ConsoleError."""
-    with acting_as(user), Console(path, timeout=timeout) as console:
+    with connect(path, user, timeout) as console:
         return {
             "error": "",
             "version": console.rows("SHOW VERSION")[0]["version"],

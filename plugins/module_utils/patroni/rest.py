@@ -65,19 +65,33 @@ class Client:
         """Return the JSON answer to PATCH with that body. Raises PatroniError as get()."""
         return self._request("PATCH", path, body, frozenset())
 
+    def post(self, path: str, body: Any, timeout: float) -> str:
+        """Return the text that answers POST with that body, within timeout seconds. Raises PatroniError as get()."""
+        return self._exchange("POST", path, body, frozenset(), timeout).decode(errors="replace").strip()
+
     def _request(self, method: str, path: str, body: Any, also: frozenset[int]) -> Any:
+        text = self._exchange(method, path, body, also, self._timeout)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise PatroniError(
+                self.url + path, f"answered no JSON: {text[:200]!r}", "Is this the address of Patroni's REST API?"
+            ) from error
+
+    def _exchange(self, method: str, path: str, body: Any, also: frozenset[int], timeout: float) -> bytes:
         url = self.url + path
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, method=method)
         if data is not None:
             request.add_header("Content-Type", "application/json")
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                text = response.read()
+            with self._opener.open(request, timeout=timeout) as response:
+                return bytes(response.read())
         except urllib.error.HTTPError as error:
             text = error.read()
             if error.code not in also:
                 raise _refused(url, method, error.code, text) from error
+            return bytes(text)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
                 raise UntrustedError(
@@ -85,12 +99,6 @@ class Client:
                 ) from error
             raise PatroniError(
                 url, f"no answer: {_reason(error)}", "Is Patroni running there (journalctl -u patroni)?"
-            ) from error
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise PatroniError(
-                url, f"answered no JSON: {text[:200]!r}", "Is this the address of Patroni's REST API?"
             ) from error
 
 

@@ -1,0 +1,41 @@
+"""How a process of root speaks to PgBouncer as the user that PgBouncer runs as."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import Console, ConsoleError
+
+
+@contextlib.contextmanager
+def acting_as(user: str) -> Iterator[None]:
+    """Be that user where this process is root's. Raises ConsoleError for an unknown user.
+
+    A socket's peer is whoever the process acts as while it connects (man 7 unix, SO_PEERCRED).
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        number = pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise ConsoleError(f"this host has no user {user}") from error
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def connect(path: str, user: str, timeout: float) -> Console:
+    """Return a connection to the console at that socket, made as that system user. Raises ConsoleError."""
+    with acting_as(user):
+        return Console(path, timeout=timeout)
+
+
+def is_paused(console: Console) -> bool:
+    """Return whether PgBouncer as a whole is paused or about to be. Raises ConsoleError."""
+    return any(row["key"] == "paused" and row["value"] == "yes" for row in console.rows("SHOW STATE"))
