@@ -11,7 +11,7 @@ from faults.lab import Lab, LabError, Machine, await_true, run
 
 CHAIN = "holdfast-faults"
 ETCD_PORTS = "2379,2380"
-POSTGRESQL_PORTS = "5432,8008"
+ASIDE = "/run/holdfast-faults"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Fault:
     strike: Callable[[Lab], Wound]
     hold: float = 5.0
     limit: float = 120.0
+    # Whether it freezes what has to end the old primary: without a watchdog device that one stays open, though with
+    # nobody to confirm its commits.
+    freezes: bool = False
 
 
 def nothing() -> None:
@@ -224,7 +227,7 @@ def from_etcd(lab: Lab) -> Wound:
 def from_clients(lab: Lab) -> Wound:
     """Cut the balancer that has the virtual address from the clients."""
     machine = balancer(lab)
-    return _rules(machine, [f"INPUT -s {lab.gateway}", f"OUTPUT -d {lab.gateway}"])
+    return _rules(machine, [f"INPUT -s {lab.clients}", f"OUTPUT -d {lab.clients}"])
 
 
 def lossy(lab: Lab) -> Wound:
@@ -274,24 +277,33 @@ def etcd_quorum(lab: Lab) -> Wound:
 
 
 def _small(machine: Machine, unit: str, directory: str, size: str) -> None:
+    """Put a small file system with the same content over a directory; whatever happens the unit runs afterwards."""
     machine.shell(
-        f"systemctl stop {unit}; d=$(readlink -f {directory}); mkdir /run/faults; mount -t tmpfs -o size={size} tmpfs /run/faults;"
-        ' cp -a "$d/." /run/faults/; chown --reference="$d" /run/faults; chmod --reference="$d" /run/faults;'
-        f' mount --move /run/faults "$d"; rmdir /run/faults; systemctl start --no-block {unit}',
-        timeout=90,
+        f"trap '! mountpoint -q {ASIDE} || umount {ASIDE}; systemctl start --no-block {unit}' EXIT;"
+        f" systemctl stop {unit}; d=$(readlink -f {directory});"
+        f' mkdir -p {ASIDE}; mount -t tmpfs -o size={size} tmpfs {ASIDE}; cp -a "$d/." {ASIDE}/;'
+        f' chown --reference="$d" {ASIDE}; chmod --reference="$d" {ASIDE}; mount --bind {ASIDE} "$d"; umount {ASIDE}',
+        timeout=120,
     )
 
 
 def _whole(machine: Machine, unit: str, directory: str) -> None:
     """Put what is in the small file system back in the directory below it. The old content stays until the copy stands."""
-    if not machine.answers(f"mountpoint -q $(readlink -f {directory}) && echo mounted"):
-        return
     machine.shell(
-        f'd=$(readlink -f {directory}); rm -f "$d/filler"; systemctl stop {unit}; mkdir -p /run/faults;'
-        ' cp -a "$d/." /run/faults/; umount "$d"; find "$d" -mindepth 1 -delete; cp -a /run/faults/. "$d/"; rm -rf /run/faults;'
-        f" systemctl start --no-block {unit}",
-        timeout=90,
+        f"d=$(readlink -f {directory}); mountpoint -q \"$d\" || exit 0; trap 'systemctl start --no-block {unit}' EXIT;"
+        f' rm -f "$d/filler"; systemctl stop {unit}; mkdir -p {ASIDE}; cp -a "$d/." {ASIDE}/; umount "$d";'
+        f' find "$d" -mindepth 1 -delete; cp -a {ASIDE}/. "$d/"; rm -rf {ASIDE}',
+        timeout=120,
     )
+
+
+def _lead(lab: Lab, machine: Machine) -> None:
+    """Let a host's PostgreSQL lead, by Patroni's own switchover."""
+    leader = lab.primary()
+    if leader != machine:
+        names = f"--leader {leader.name} --candidate {machine.name}"
+        machine.shell(f"patronictl -c /etc/patroni/config.yml switchover --force {names}", timeout=60)
+        await_true(lab.sickness, 90)
 
 
 def full_disk(unit: str, directory: str, size: str, where: Callable[[Lab], Machine]) -> Callable[[Lab], Wound]:
@@ -300,7 +312,13 @@ def full_disk(unit: str, directory: str, size: str, where: Callable[[Lab], Machi
     def strike(lab: Lab) -> Wound:
         machine = where(lab)
         _small(machine, unit, directory, size)
-        await_true(lab.sickness, 90)
+        try:
+            await_true(lab.sickness, 90)
+        except LabError:
+            _whole(machine, unit, directory)
+            raise
+        if unit == "patroni":
+            _lead(lab, machine)
         machine.answers(f"dd if=/dev/zero of=$(readlink -f {directory})/filler bs=64k status=none")
 
         def happened() -> str:
@@ -370,7 +388,9 @@ FAULTS = [
     Fault("valkey primary killed", "kill -9 of a Valkey primary", valkey_server("master", "KILL")),
     Fault("valkey replica killed", "kill -9 of a Valkey replica", valkey_server("slave", "KILL")),
     Fault("replica killed", "kill -9 of a replica's postmaster", replica_postmaster("KILL")),
-    Fault("patroni stopped", "SIGSTOP of the primary's Patroni", service("patroni", Lab.primary, "STOP"), 30, 120),
+    Fault(
+        "patroni stopped", "SIGSTOP of the primary's Patroni", service("patroni", Lab.primary, "STOP"), 30, freezes=True
+    ),
     Fault("etcd leader stopped", "SIGSTOP of etcd's leader", service("etcd", Lab.etcd_leader, "STOP"), 10),
     Fault(
         "pgbouncer stopped", "SIGSTOP of PgBouncer at the virtual address", service("pgbouncer", balancer, "STOP"), 10
@@ -381,7 +401,7 @@ FAULTS = [
     Fault("primary host killed", "power loss of the primary's host", host("kill", Lab.primary), 30),
     Fault("replica host killed", "power loss of a replica's host", host("kill", Lab.replica), 10),
     Fault("balancer killed", "power loss of the host with the virtual address", host("kill", balancer), 30),
-    Fault("primary host paused", "the primary's host stands still", host("pause", Lab.primary), 30),
+    Fault("primary host paused", "the primary's host stands still", host("pause", Lab.primary), 30, freezes=True),
     Fault("primary cut off", "no packet in or out of the primary's host", cut_off, 35),
     Fault("primary half cut", "the primary's host is cut from the others, clients reach it", half_cut, 35),
     Fault("primary deaf", "the primary's host hears nothing of the others", one_way("INPUT"), 35),
@@ -400,7 +420,7 @@ FAULTS = [
     Fault(
         "WAL disk full",
         "not a byte is free for the primary's WAL",
-        full_disk("patroni", POSTGRESQL_WAL, "400m", Lab.primary),
+        full_disk("patroni", POSTGRESQL_WAL, "800m", Lab.primary),
         20,
     ),
     Fault(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from faults import breakage, checker, postgresql, report, valkey_clients
 from faults.breakage import FAULTS, Fault
-from faults.history import Event, History
+from faults.history import Event, History, Probe
 from faults.lab import Lab, LabError, await_true
 
 SETTLE = 3.0
@@ -117,13 +118,32 @@ def judge(lab: Lab, history: History) -> list[checker.Violation]:
     if postgres["bank"] != total:
         found.append(checker.Violation("sum", "bank", f"{postgres['bank']} instead of {total} at the end"))
     found += checker.check_lists(history.of("lists"), postgres["lists"])
-    found += checker.check_writers(history.probes)
+    found += checker.check_acknowledgers(history.of("set", "write"))
+    found += checker.check_writers(outside(history.probes, frozen(history.events)))
     found += checker.check_set(history.of("waited", "write"), waited, "valkey, waited")
     found += checker.check_counters(history.of("counter", "write"), counters, "valkey, waited counter")
     # A plain write may be lost with its primary; it may never appear from nowhere.
     plain = [key for key in valkey if key.startswith("fault:plain:")]
     plain_found = checker.check_set(history.of("plain", "write"), plain, "valkey, plain")
     return found + [violation for violation in plain_found if violation.kind != "lost"]
+
+
+def frozen(events: Sequence[Event]) -> list[tuple[float, float]]:
+    """Return the times in which what has to end an old primary was frozen, until all was well again."""
+    names = {fault.name for fault in FAULTS if fault.freezes}
+    spans, begun = [], None
+    for event in events:
+        if event.fault in names and event.kind == "strike":
+            begun = event.at
+        elif event.fault in names and event.kind == "healthy" and begun is not None:
+            spans.append((begun, event.at))
+            begun = None
+    return spans + ([(begun, math.inf)] if begun is not None else [])
+
+
+def outside(probes: Iterable[Probe], spans: Sequence[tuple[float, float]]) -> list[Probe]:
+    """Return the looks that lie outside of all spans."""
+    return [p for p in probes if not any(start <= p.start <= end for start, end in spans)]
 
 
 def plain_losses(lab: Lab, history: History) -> int:
@@ -202,6 +222,11 @@ def campaign(lab: Lab, faults: Sequence[Fault], folder: Path) -> int:
     (folder / "timeline.svg").write_text(
         report.timeline(trials, history.probes, checker.outages(history.operations), history.events), encoding="utf-8"
     )
+    open_twice = len(checker.check_writers(history.probes))
+    if open_twice:
+        print(
+            f"While Patroni or its host was frozen two servers were open to writes in {open_twice} looks (no watchdog device)."
+        )
     data = {"trials": [asdict(t) for t in trials], "violations": [asdict(v) for v in violations], "oldest_read": oldest}
     (folder / "report.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     print(text)

@@ -162,7 +162,7 @@ def staleness(writes: Iterable[Operation], reads: Iterable[Operation]) -> list[t
 
 
 def check_writers(probes: Iterable[Probe]) -> list[Violation]:
-    """Find two servers that took writes at one time.
+    """Find two servers that would have taken writes at one time.
 
     A server that was writable in two looks, with no look between that said otherwise, was so all the time between;
     another server's writable look that lies wholly inside proves two writers.
@@ -186,6 +186,27 @@ def check_writers(probes: Iterable[Probe]) -> list[Violation]:
                 if probe.writable and index >= 0 and probe.end <= intervals[index][1]:
                     detail = f"{node} took writes at {probe.start:.2f} while {other} did too"
                     violations.append(Violation("two writers", "postgresql", detail))
+    return violations
+
+
+def check_acknowledgers(writes: Iterable[Operation], apart: float = 1.5) -> list[Violation]:
+    """Find two servers that acknowledged writes at one time; seen is the server of a write.
+
+    One server, then another, then the first again, each write begun after the one before it ended, all within less
+    time than a change of the primary and back can take (apart, in seconds).
+    """
+    ordered = sorted((w for w in writes if w.acknowledged and w.seen), key=lambda w: w.end)
+    last: dict[str, Operation] = {}
+    violations = []
+    for write in ordered:
+        before = last.get(write.seen)
+        for server, other in last.items():
+            if before is None or server == write.seen:
+                continue
+            if before.end < other.start and other.end < write.start and write.start - before.end < apart:
+                detail = f"{server} acknowledged {other.value} between two writes that {write.seen} acknowledged"
+                violations.append(Violation("two acknowledgers", write.workload, detail))
+        last[write.seen] = write
     return violations
 
 

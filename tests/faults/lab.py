@@ -92,10 +92,11 @@ class Lab:
             raise LabError(f"lab {self.name} has {len(found)} running hosts, the campaign needs 3: run make lab")
         return sorted(found, key=lambda machine: machine.name)
 
-    @property
-    def gateway(self) -> str:
+    @cached_property
+    def clients(self) -> str:
         """The address from which clients on this machine come."""
-        return next(iter(self.machines.values())).address.rsplit(".", 1)[0] + ".1"
+        route = run("ip", "-4", "-json", "route", "get", next(iter(self.machines.values())).address)
+        return str(json.loads(route)[0]["prefsrc"])
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -233,7 +234,18 @@ class Lab:
                     return f"Valkey {machine.name}:{port}: the link to its primary is down"
                 if "fail" in self.valkey(machine, port, "CLUSTER NODES"):
                     return f"Valkey {machine.name}:{port} sees a failed node"
-        return ""
+        return self._valkey_crowded()
+
+    def _valkey_crowded(self) -> str:
+        """Say which host has a majority of the primaries: its loss would stop the cluster until they are spread again."""
+        counts = {
+            machine.name: sum(
+                "role:master" in self.valkey(machine, port, "INFO replication") for port in self.valkey_ports(machine)
+            )
+            for machine in self.machines.values()
+        }
+        crowded = [name for name, count in counts.items() if 2 * count > sum(counts.values())]
+        return f"{crowded[0]} has most of Valkey's primaries" if crowded else ""
 
     def await_health(self, seconds: float) -> float:
         """Wait until nothing is sick. Returns the seconds that took. Raises LabError with what still is."""

@@ -64,6 +64,10 @@ def routes(lab: Lab) -> dict[str, Route]:
         "sslkey": words["PGSSLKEY"],
         "connect_timeout": CONNECT,
         "tcp_user_timeout": 10_000,
+        # Who waits for an answer sends nothing: only keepalives find out that the virtual address is elsewhere now.
+        "keepalives_idle": 2,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
         "autocommit": True,
         "prepare_threshold": 5,
     }
@@ -129,8 +133,11 @@ async def adder(client: Client) -> None:
     """Add numbers to the client's part of the set."""
 
     async def turn(number: int) -> None:
-        async def work(connection: Any) -> None:
-            await connection.execute("insert into fault_set values (%s, %s)", (client.name, number))
+        async def work(connection: Any) -> str:
+            cursor = await connection.execute(
+                "insert into fault_set values (%s, %s) returning host(inet_server_addr())", (client.name, number)
+            )
+            return (await cursor.fetchone())[0]  # type: ignore[no-any-return]
 
         await client.do("write", client.name, (client.name, number), work)
 

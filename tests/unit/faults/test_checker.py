@@ -134,3 +134,18 @@ def test_outages_are_gaps_between_acknowledgements_of_a_route() -> None:
 
 def test_no_acknowledgement_at_all_is_an_outage_of_the_whole_window() -> None:
     assert checker.longest_gap([], 1.0, 3.0) == 2.0
+
+
+def acknowledged(server: str, at: float) -> Operation:
+    return op(at=at, seen=server)
+
+
+def test_two_servers_that_acknowledge_in_turns_are_found() -> None:
+    found = checker.check_acknowledgers([acknowledged("a", 1.0), acknowledged("b", 1.2), acknowledged("a", 1.4)])
+    assert kinds(found) == ["two acknowledgers"]
+
+
+@pytest.mark.parametrize("times", [(1.0, 1.2, 9.0), (1.0, 1.005, 1.4)])
+def test_a_change_and_back_or_writes_at_one_time_prove_nothing(times: tuple[float, float, float]) -> None:
+    writes = [acknowledged(server, at) for server, at in zip("aba", times, strict=True)]
+    assert checker.check_acknowledgers(writes) == []
