@@ -51,6 +51,13 @@ lab-test: bootstrap ## Run Molecule's whole sequence on a lab of its own
 	@tools/engine
 	$(TEST_LAB) molecule test --scenario-name default
 
+.PHONY: journeys
+journeys: bootstrap ## Walk through the operator's journeys on a lab of their own, under a client
+	@tools/engine
+	$(TEST_LAB) $(PYTEST) -s molecule/default/journeys; status=$$?; \
+		$(TEST_LAB) ansible-playbook --inventory molecule/default/journeys/inventory --inventory molecule/default/journeys/grown \
+			molecule/default/destroy.yml && exit $$status
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts

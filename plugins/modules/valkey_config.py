@@ -158,7 +158,9 @@ instances:
       type: list
       elements: str
     restart:
-      description: Names of the settings that wait for a restart.
+      description:
+        - Names of the settings that wait for a restart; C(program) where the server's program was replaced on disk, as by
+          an upgrade of its package.
       type: list
       elements: str
     loaded:
@@ -219,6 +221,8 @@ SECRET_SETTINGS = frozenset(
     {"primaryauth", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"}
 )
 TLS_FILES = ("tls-cert-file", "tls-key-file", "tls-ca-cert-file")
+# What waits for a restart beside settings: a program that is newer on disk.
+PROGRAM = "program"
 # File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
 CLOCK_GRAIN = 0.05
 
@@ -345,6 +349,11 @@ def process_start(pid: int) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def program_replaced(pid: int) -> bool:
+    """Return whether the program that a process runs is no longer on disk (proc(5): exe), as after an upgrade."""
+    return os.readlink(f"/proc/{pid}/exe").endswith(" (deleted)")
+
+
 class Server:
     """A running server of this host and what it has loaded."""
 
@@ -362,7 +371,9 @@ class Server:
         info = self._link.info("server")
         self.version = info["valkey_version"]
         self.memory = read_memory(self._memory_path, info["run_id"])
-        self._started = process_start(self._link.pid())
+        pid = self._link.pid()
+        self._started = process_start(pid)
+        self.outdated = program_replaced(pid)
 
     def settings(self, names: dict[str, str]) -> dict[str, str]:
         """Return all settings; hidden ones, which have to be asked for by name, if they are among names."""
@@ -516,7 +527,7 @@ class Work:
             remedy = f"Did you mean {near}?" if near else "Remove it from valkey_settings"
             raise ConfigError(server.where, f"this version of the server has no setting {name}", remedy)
         plan = make_plan(instance.wished, live, parse_config(instance.on_disk), server.memory.removed, server.version)
-        instance.live, instance.restart = dict(plan.live), list(plan.restart)
+        instance.live, instance.restart = dict(plan.live), [*plan.restart, *([PROGRAM] if server.outdated else [])]
         instance.live_before = {name: live[name] for name in plan.live}
         return plan
 

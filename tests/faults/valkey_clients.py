@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from valkey.cluster import ClusterNode, ValkeyCluster
-from valkey.exceptions import ResponseError, ValkeyError
+from valkey.exceptions import ResponseError, ValkeyClusterException, ValkeyError
 
 from faults.history import History, Operation, Outcome
 from faults.lab import Lab
@@ -72,7 +72,7 @@ class Client:
             outcome = Outcome.UNKNOWN
             replies = pipe.execute(raise_on_error=False)
             outcome, problem = _judged(replies, wait)
-        except (ValkeyError, OSError, AttributeError) as error:
+        except (ValkeyError, ValkeyClusterException, OSError, AttributeError) as error:
             problem = f"{type(error).__name__}: {error}".strip()
         if problem:
             self._again()
@@ -84,7 +84,7 @@ class Client:
         try:
             if self._cluster is not None:
                 self._cluster.nodes_manager.initialize()
-        except (ValkeyError, OSError):
+        except (ValkeyError, ValkeyClusterException, OSError):
             self._cluster = None
         time.sleep(0.1)
 

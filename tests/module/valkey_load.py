@@ -26,18 +26,21 @@ HASH_FIELDS = 1000
 
 
 def cluster_client(port: int, login: Mapping[str, Any]) -> ValkeyCluster:
-    """Return a client of the library `valkey` that knows the cluster by one node. login: options of the modules."""
+    """Return a client of the library `valkey` that knows the cluster by one node. login: options of the modules, and host unless it is
+    127.0.0.1."""
     tls = {}
     if login:
         tls = {
             "ssl": True,
             "ssl_ca_certs": login["ca_cert"],
             "ssl_certfile": login["client_cert"],
-            "ssl_keyfile": login["client_cert"],
+            "ssl_keyfile": login.get("client_key", login["client_cert"]),
             "username": login["username"],
             "password": login["password"],
         }
-    return ValkeyCluster(startup_nodes=[ClusterNode("127.0.0.1", port)], decode_responses=True, **tls)
+    return ValkeyCluster(
+        startup_nodes=[ClusterNode(login.get("host", "127.0.0.1"), port)], decode_responses=True, **tls
+    )
 
 
 def slot_of(key: str) -> int:

@@ -37,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     network.port_clashes,
     network.port_taken,
     placement.valkey_shape,
+    placement.valkey_users,
     machine.releases,
     machine.postgresql_versions,
     clock.clock_skew,
@@ -61,6 +62,7 @@ NEEDED = frozenset(
         "patroni_memory",
         "valkey_instances",
         "valkey_memory_fraction",
+        "valkey_users",
         "zone",
         *timings.CLUSTER_WIDE,
     }
@@ -108,6 +110,7 @@ RULE_NAMES = (
     "valkey_placement",
     "valkey_primaries",
     "valkey_remainder",
+    "valkey_user_reserved",
     "valkey_zones",
     "vip_is_host",
     "vip_network",

@@ -17,6 +17,29 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
 _FEWEST_PRIMARIES = 3
 
 
+# Users of the collection's own; `default` is the server's.
+_RESERVED_USERS = ("admin", "default", "replication", "respread")
+
+
+def valkey_users(inventory: Inventory) -> Iterator[Problem]:
+    """Refuse application users that have the name of a user of the collection's own."""
+    taken: dict[str, list[str]] = {}
+    for host in inventory.members("valkey"):
+        users = host.value("valkey_users", []) or []
+        for user in users if isinstance(users, list) else []:
+            if isinstance(user, Mapping) and user.get("name") in _RESERVED_USERS:
+                taken.setdefault(str(user["name"]), []).append(host.name)
+    for name, hosts in sorted(taken.items()):
+        yield Problem(
+            rule="valkey_user_reserved",
+            hosts=tuple(hosts),
+            subject="valkey_users",
+            found=f"a user named {name}",
+            allowed=f"any name but {', '.join(_RESERVED_USERS)}, which the role itself uses",
+            remedy="choose another name",
+        )
+
+
 def separable(instances: Mapping[str, int], primaries: int, replicas: int) -> bool:
     """Tell whether every replica can live on another host than its primary and its sisters.
 

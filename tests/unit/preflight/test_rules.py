@@ -214,6 +214,13 @@ class TestValkey:
         )
         assert two.rules() == ["valkey_majority"]
 
+    @pytest.mark.parametrize("name", ["admin", "default", "replication", "respread"])
+    def test_a_user_of_our_own_is_refused(self, sample, name):
+        problem = sample.variables(valkey_users=[{"name": "orderapp"}, {"name": name}]).only("valkey_user_reserved")
+        assert problem.found == f"a user named {name}"
+        sound = sample.variables(valkey_users=[{"name": f"{name}2"}])
+        assert "valkey_user_reserved" not in sound.rules()
+
     def test_zones_that_cannot_keep_replicas_apart_are_a_warning(self, sample):
         good = sample
         for name, zone in (("node1", "a"), ("node2", "b"), ("node3", "c")):
