@@ -229,6 +229,7 @@ nodes:
       type: str
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -236,8 +237,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
     atomic,
+    cluster,
     connection,
     engines,
+    healing,
     ranges,
     shape,
     slots,
@@ -266,6 +269,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots 
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 ROUNDS = 8
+# In which servers that disagree about an owner hear of each other.
+SETTLE_SECONDS = 10.0
 MIGRATE_SECONDS = 70.0
 
 ARGUMENTS: dict[str, Any] = {
@@ -281,7 +286,16 @@ ARGUMENTS: dict[str, Any] = {
     **connection.argument_spec(),
 }
 
-FAILURES = (engines.WayError, ValkeyError, ClusterError, PlacementError, SlotPlanError, shape.ShapeError, TopologyError)
+FAILURES = (
+    healing.HealingError,
+    engines.WayError,
+    ValkeyError,
+    ClusterError,
+    PlacementError,
+    SlotPlanError,
+    shape.ShapeError,
+    TopologyError,
+)
 
 
 @dataclass
@@ -360,9 +374,16 @@ class Run:
 
     def look(self) -> tuple[States, Planner, Plan]:
         """Read the servers and plan."""
-        states = self.cluster.observe()
-        planner = self.planner(states)
-        return states, planner, planner.plan()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            states = self.cluster.observe()
+            planner = self.planner(states)
+            try:
+                return states, planner, planner.plan()
+            except shape.TwoOwnersError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(cluster.POLL)
 
     def converge(self) -> tuple[States, Planner]:
         """Act until the plan is empty or the time is used up. Returns the last states."""
@@ -409,6 +430,10 @@ class Run:
         staying = self._staying(states, plan)
         self.cluster.calm(endpoint_of[node] for node in plan.calm)
         self._note(Plan(calm=plan.calm), planner)
+        if plan.reset:
+            self.cluster.reset(states, plan.reset)
+            self._note(Plan(reset=plan.reset), planner)
+            return True
         if plan.heal or plan.settle:
             self.cluster.settle(states, plan.settle)
             self._note(Plan(settle=plan.settle), planner)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
@@ -104,7 +104,21 @@ class Cluster:
                 for endpoint in self.endpoints
             }
         )
-        return {endpoint: _state(found) for endpoint, found in replies.items()}
+        return self._with_keys({endpoint: _state(found) for endpoint, found in replies.items()})
+
+    def _with_keys(self, states: dict[Endpoint, State]) -> dict[Endpoint, State]:
+        """Add how many keys each server has of the slots in doubt."""
+        nodes = [state.view.myself for state in states.values()]
+        owned = {slot for node in nodes for slot in ranges.expand(node.slots)}
+        doubt = sorted(healing.doubtful(nodes, owned))
+        if not doubt:
+            return states
+        questions = [("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in doubt]
+        replies = self.fleet.each(dict.fromkeys(states, questions))
+        return {
+            endpoint: replace(states[endpoint], held=dict(zip(doubt, map(checked, found), strict=True)))
+            for endpoint, found in replies.items()
+        }
 
     @contextmanager
     def quick(self, endpoints: Sequence[Endpoint]) -> Iterator[None]:
@@ -278,6 +292,11 @@ class Cluster:
                 for node, found in marked.items()
             }
         )
+
+    def reset(self, states: States, replicas: Sequence[str]) -> None:
+        """Let replicas begin anew: empty, primary, alone. They keep their ids and are met again. Raises ValkeyError."""
+        endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        self._do({endpoint_of[node]: [("CLUSTER", "RESET", "SOFT")] for node in replicas})
 
     def promote(self, states: States, promotions: Mapping[str, str], staying: Sequence[Endpoint]) -> None:
         """Let replicas take over from their primaries without losing a write, one after the other.

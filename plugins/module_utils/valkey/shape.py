@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import placement, ranges, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, placement, ranges, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import Placement, Seat
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges, SlotRange
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, Wish
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import IMPORTING, Server, View
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, View
 
 
 class ShapeError(ValueError):
@@ -22,6 +22,10 @@ class ShapeError(ValueError):
         super().__init__(f"{problem}. {remedy}")
         self.problem = problem
         self.remedy = remedy
+
+
+class TwoOwnersError(ShapeError):
+    """Two primaries claim a slot; servers that reach each other end that by themselves."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,15 @@ class Declared:
 
 @dataclass(frozen=True)
 class State:
-    """What one server says. pace: its markers of an unfinished formation, see cluster.Pace; None without any."""
+    """What one server says. pace: its markers of an unfinished formation, see cluster.Pace; None without any.
+
+    held: its number of keys by slot, where that is in doubt (healing.doubtful).
+    """
 
     view: View
     server: Server
     pace: int | None = None
+    held: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -69,14 +77,16 @@ class Plan:
 
     calm: servers that an interrupted formation left at its pace. meet: nodes that don't know all others yet.
     settle: slots whose marks are cleared, by id of the primary. heal: open slots that are moved on to where they were
-    going. promote: replica that takes over, by primary. assign: slots that get their first owner.
-    replicate: primary by replica. move: slots that change their owner. forget: nodes that leave the cluster.
+    going. reset: replicas that begin anew as empty primaries. promote: replica that takes over, by primary.
+    assign: slots that get their first owner, or one again. replicate: primary by replica. move: slots that change their
+    owner. forget: nodes that leave the cluster.
     """
 
     calm: tuple[str, ...] = ()
     meet: tuple[str, ...] = ()
     settle: Mapping[str, Ranges] = field(default_factory=dict)
     heal: tuple[Move, ...] = ()
+    reset: tuple[str, ...] = ()
     promote: Mapping[str, str] = field(default_factory=dict)
     assign: tuple[Move, ...] = ()
     replicate: Mapping[str, str] = field(default_factory=dict)
@@ -93,6 +103,7 @@ class Plan:
                 self.meet,
                 self.settle,
                 self.heal,
+                self.reset,
                 self.promote,
                 self.assign,
                 self.replicate,
@@ -112,6 +123,7 @@ class Plan:
             *(f"meet {name(node)}" for node in self.meet),
             *(f"clear marks of {ranges.text(marked)} on {name(node)}" for node, marked in self.settle.items()),
             *(f"finish {line}" for line in slots.describe(self.heal, names)),
+            *(f"reset replica {name(node)} to lead a shard of its own" for node in self.reset),
             *(f"fail over {name(old)} -> {name(new)}" for old, new in self.promote.items()),
             *(f"{move.slots} -> {name(move.target)}" for move in self.assign),
             *slots.describe(self.move, names),
@@ -166,9 +178,15 @@ class Planner:
         self._check_clusters()
         owned = self._owned()
         wished = placement.place(self._seats(owned), self.replicas)
-        settle, heal = self._open_slots(owned)
-        if heal or settle:
-            return Plan(calm=self._calm(), meet=self._meet(), settle=settle, heal=heal)
+        healed = self._heal(owned)
+        if healed.moves or healed.settle or healed.assign:
+            healing_moves = joined(healed.moves)
+            return Plan(
+                calm=self._calm(), meet=self._meet(), settle=healed.settle, heal=healing_moves, assign=healed.assign
+            )
+        reset = self._reset(wished)
+        if reset:
+            return Plan(calm=self._calm(), reset=reset)
         distribution = self._distribution(owned, wished)
         busy = {move.source for move in distribution.moves}
         return Plan(
@@ -257,8 +275,10 @@ class Planner:
         claims = Counter(slot for claimed in owned.values() for slot in ranges.expand(claimed))
         double = ranges.to_ranges(slot for slot, number in claims.items() if number > 1)
         if double:
-            raise ShapeError(
-                f"slots {ranges.text(double)} have two owners", "Wait until the servers agree, then run again"
+            raise TwoOwnersError(
+                f"slots {ranges.text(double)} have two owners",
+                "The servers settle that by their epochs within seconds; if they don't, see that all reach each other's"
+                " bus ports, then run again",
             )
         return owned
 
@@ -285,38 +305,16 @@ class Planner:
         make = slots.plan if self.balance or not owned else slots.keep
         return make(after, Wish(weights, pins))
 
-    def _open_slots(self, owned: Mapping[str, Ranges]) -> tuple[dict[str, Ranges], tuple[Move, ...]]:
-        """Read migrating and importing marks. Returns marks to clear, by primary, and moves to finish."""
+    def _heal(self, owned: Mapping[str, Ranges]) -> healing.Healing:
+        """Read migrating and importing marks, and who has keys of slots without an owner. Raises HealingError."""
         owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
-        importers: dict[int, list[str]] = {}
-        exporters: dict[int, tuple[str, str]] = {}
-        for node, state in self.by_id.items():
-            if state.view.myself.is_replica:
-                continue
-            for mark in state.view.myself.marks:
-                if mark.direction == IMPORTING:
-                    importers.setdefault(mark.slot, []).append(node)
-                else:
-                    exporters[mark.slot] = (node, mark.peer)
-        settle: dict[str, set[int]] = {}
-        moves: list[Move] = []
-        for slot in sorted({*importers, *exporters}):
-            owner = owner_of.get(slot, "")
-            targets = [node for node in importers.get(slot, []) if node != owner]
-            for node in {*importers.get(slot, []), *([exporters[slot][0]] if slot in exporters else [])}:
-                if node == owner and not targets:
-                    settle.setdefault(node, set()).add(slot)
-            if len(targets) > 1 or (targets and not owner):
-                raise ShapeError(
-                    f"slot {slot} is being imported by {', '.join(self._name(node) for node in targets)} and owned by"
-                    f" {self._name(owner) if owner else 'nobody'}",
-                    "Decide where its keys belong: valkey-cli --cluster fix, then run again",
-                )
-            if targets:
-                moves.append(Move(slot, slot, owner, targets[0]))
-            elif slot in exporters and exporters[slot][0] != owner:
-                settle.setdefault(exporters[slot][0], set()).add(slot)
-        return {node: ranges.to_ranges(found) for node, found in settle.items()}, joined(moves)
+        members = {node: healing.Member(state.view.myself, state.held) for node, state in self.by_id.items()}
+        return healing.Healer(members, owner_of, self.names).heal()
+
+    def _reset(self, wished: Placement) -> tuple[str, ...]:
+        """Replicas that are to lead a shard of their own: a primary that was drained followed another by itself."""
+        leads = {*wished.primaries} - {*wished.promotions.values()}
+        return tuple(node for node in self.present if node in leads and self.by_id[node].view.myself.is_replica)
 
     def _replicate(self, wished: Placement, busy: Iterable[str]) -> dict[str, str]:
         """Replicas that don't follow their primary yet; primaries that have slots to give must give them first."""
