@@ -141,7 +141,9 @@ def test_passwords_rotate() -> None:
     with client():
         play(SMALL, "playbooks/rotate_passwords.yml")
     assert login()["password"] != old
-    unchanged(SMALL, *RESTART)
+    with valkey_load.Load(7001, KEYS, {**login(), "password": old}) as late:
+        unchanged(SMALL, *RESTART)
+    assert late.seen["errors"] == []
     with client():
         play(SMALL, "playbooks/rotate_passwords.yml", "-e", "rotate_passwords_finish=true")
     assert not list(SECRETS.glob("*.previous")) + list(SECRETS.glob("*.next"))
