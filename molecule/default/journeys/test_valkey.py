@@ -145,13 +145,13 @@ def test_passwords_rotate() -> None:
     """Old and new are valid until the rotation is finished; no connection drops."""
     old = login()["password"]
     with client():
-        play(SMALL, "playbooks/rotate_passwords.yml")
+        play(SMALL, "playbooks/rotate_passwords.yml", *RESTART)
     assert login()["password"] != old
     with valkey_load.Load(7001, KEYS, {**login(), "password": old}) as late:
         unchanged(SMALL, *RESTART)
     assert late.seen["errors"] == []
     with client():
-        play(SMALL, "playbooks/rotate_passwords.yml", "-e", "rotate_passwords_finish=true")
+        play(SMALL, "playbooks/rotate_passwords.yml", "-e", "rotate_passwords_finish=true", *RESTART)
     assert not list(SECRETS.glob("*.previous")) + list(SECRETS.glob("*.next"))
     with pytest.raises(Exception, match=r"(?i)password|auth|cluster"):
         valkey_load.cluster_client(7001, {**login(), "password": old}).ping()
