@@ -85,9 +85,9 @@ class Lab:
 
     def _find(self) -> list[Machine]:
         members = json.loads(run("docker", "network", "inspect", self.name))[0]["Containers"].values()
-        found = [
-            Machine(m["Name"].removeprefix(f"{self.name}-"), m["Name"], m["IPv4Address"].split("/")[0]) for m in members
-        ]
+        names = [member["Name"] for member in members if member["Name"].startswith(f"{self.name}-node")]
+        addresses = {member["Name"]: member["IPv4Address"].split("/")[0] for member in members}
+        found = [Machine(name.removeprefix(f"{self.name}-"), name, addresses[name]) for name in names]
         if len(found) < 3:
             raise LabError(f"lab {self.name} has {len(found)} running hosts, the campaign needs 3: run make lab")
         return sorted(found, key=lambda machine: machine.name)

@@ -33,18 +33,20 @@ QUESTION = {
     "secrets": "{{ cluster_secrets_dir }}",
     "folder": "{{ lab_dir }}",
     "suite": "{{ lab_suite }}",
+    "backup": "{{ 'backup' in group_names }}",
 }
 
 
 @dataclass(frozen=True)
 class Lab:
-    """Names, addresses and secrets of the lab. hosts maps inventory names to shells on them."""
+    """Names, addresses and secrets of the lab. hosts maps inventory names to shells on them, the backup host apart."""
 
     cluster: str
     suite: str
     vip: str
     addresses: dict[str, str]
     hosts: dict[str, Host]
+    backup: Host
     folder: Path
     secrets: Path
     environment: dict[str, str]
@@ -147,13 +149,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     done = ansible_playbook(playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     answers = {host: result["msg"] for host, result in outcome(done)["plays"][0]["tasks"][0]["hosts"].items()}
+    shells = {host: testinfra.get_host(f"docker://{answer['container']}") for host, answer in sorted(answers.items())}
+    apart = [host for host, answer in answers.items() if answer.pop("backup")]
+    backup = [(answers.pop(host), shells.pop(host)) for host in apart]
     one = next(iter(answers.values()))
     return Lab(
         cluster=one["name"],
         suite=one["suite"],
         vip=one["vip"],
         addresses={host: answer["address"] for host, answer in sorted(answers.items())},
-        hosts={host: testinfra.get_host(f"docker://{answer['container']}") for host, answer in sorted(answers.items())},
+        hosts=shells,
+        backup=backup[0][1],
         folder=Path(one["folder"]),
         secrets=Path(one["secrets"]),
         environment=sourced(Path(one["folder"]) / "connection.env"),

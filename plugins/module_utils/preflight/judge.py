@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import (
+    backup,
     clock,
     groups,
     machine,
@@ -38,6 +39,8 @@ RULES: tuple[Rule, ...] = (
     network.port_taken,
     placement.valkey_shape,
     placement.valkey_users,
+    backup.repositories,
+    backup.releases,
     machine.releases,
     machine.postgresql_versions,
     clock.clock_skew,
@@ -60,6 +63,7 @@ NEEDED = frozenset(
         "patroni_data_dir",
         "patroni_host_parameters",
         "patroni_memory",
+        "pgbackrest_repositories",
         "valkey_instances",
         "valkey_memory_fraction",
         "valkey_users",
@@ -90,6 +94,8 @@ RULE_NAMES = (
     "memory",
     "misspelt_variable",
     "os_release",
+    "pgbackrest_release",
+    "pgbackrest_repository",
     "port_clash",
     "port_range",
     "port_taken",

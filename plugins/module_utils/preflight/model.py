@@ -248,6 +248,14 @@ def valkey_ports(host: Host) -> list[int]:
     return [port for port in ports if port is not None]
 
 
+def archives(inventory: Inventory, host: Host) -> bool:
+    """Return whether pgBackRest runs on a host: as a source of WAL and backups, or as a repository."""
+    if not host.groups.intersection(("postgresql", "backup")):
+        return False
+    declared = host.value("pgbackrest_repositories")
+    return bool(declared) if isinstance(declared, list) else bool(inventory.members("backup"))
+
+
 def as_float(value: Any) -> float:
     """Return a number that may be written as a string, 0 for anything else."""
     try:

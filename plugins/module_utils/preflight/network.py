@@ -13,6 +13,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Inventory,
     Probe,
     Problem,
+    archives,
     as_int,
     valkey_ports,
 )
@@ -109,6 +110,8 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
         for key, (group, process) in _GROUP_PORTS.items()
         if group in host.groups and key in inventory.collection.ports
     ]
+    if "pgbackrest" in inventory.collection.ports and archives(inventory, host):
+        ports.append((inventory.collection.ports["pgbackrest"], "pgbackrest", "pgbackrest"))
     liveness = as_int(host.value("haproxy_liveness_port"))
     if "balancer" in host.groups and liveness:
         ports.append((liveness, "haproxy liveness", "haproxy"))

@@ -75,9 +75,15 @@ class Authority:
 
 
 def split_names(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return (DNS names, IP addresses in their normal form)."""
+    """Return (DNS names, IP addresses in their normal form).
+
+    `dns:` before a name makes it a DNS name whatever it looks like: some clients look for addresses only there.
+    """
     hosts, addresses = set(), set()
     for name in names:
+        if name.startswith("dns:"):
+            hosts.add(name.removeprefix("dns:").lower())
+            continue
         try:
             addresses.add(str(ipaddress.ip_address(name)))
         except ValueError:

@@ -73,8 +73,8 @@ def test_nothing_can_be_said_against_a_shipped_inventory(read, name):
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("converged", {"etcd": 3, "postgresql": 3, "balancer": 3, "valkey": 3}),
-        ("standard", {"etcd": 3, "postgresql": 3, "balancer": 2, "valkey": 6}),
+        ("converged", {"etcd": 3, "postgresql": 3, "balancer": 3, "valkey": 3, "backup": 1}),
+        ("standard", {"etcd": 3, "postgresql": 3, "balancer": 2, "valkey": 6, "backup": 1}),
     ],
 )
 def test_a_shipped_inventory_has_the_tiers_it_promises_in_zones(read, name, sizes):

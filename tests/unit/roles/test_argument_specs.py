@@ -65,8 +65,13 @@ ALL_OPTIONS = [
 
 
 def is_computed(option: dict[str, Any], default: Any) -> bool:
-    """Return whether a default is an expression for a number, which ansible-doc does not take as a default."""
-    return option["type"] in {"int", "float", "bool"} and isinstance(default, str) and "{{" in default
+    """Return whether a default is an expression for a number or for mappings, which ansible-doc does not take as a default."""
+    kinds = {option["type"], option.get("elements")}
+    return (
+        bool(kinds & {"int", "float", "bool"} or option.get("elements") == "dict")
+        and isinstance(default, str)
+        and "{{" in default
+    )
 
 
 @pytest.mark.parametrize("role", ROLES)
