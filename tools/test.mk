@@ -51,6 +51,10 @@ lab-test: bootstrap ## Run Molecule's whole sequence on a lab of its own
 	@tools/engine
 	$(TEST_LAB) molecule test --scenario-name default
 
+.PHONY: journeys
+journeys: bootstrap ## Work on the running lab as its operators do, under load
+	$(PYTEST) molecule/default/journeys
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts
