@@ -54,9 +54,13 @@ lab-test: bootstrap ## Run Molecule's whole sequence on a lab of its own
 .PHONY: journeys
 journeys: bootstrap ## Walk through the operator's journeys on a lab of their own, under a client
 	@tools/engine
-	$(TEST_LAB) $(PYTEST) -s molecule/default/journeys; status=$$?; \
+	$(TEST_LAB) $(PYTEST) -s molecule/default/journeys/test_valkey.py; status=$$?; \
 		$(TEST_LAB) ansible-playbook --inventory molecule/default/journeys/inventory --inventory molecule/default/journeys/grown \
 			molecule/default/destroy.yml && exit $$status
+
+.PHONY: switchovers
+switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
+	$(PYTEST) molecule/default/journeys/test_switchover.py
 
 .PHONY: test-lab-hosts
 test-lab-hosts:

@@ -15,7 +15,9 @@ author:
 description:
   - Refuses what would lose commits or fail, before anything changes. Chooses the member that takes over, a synchronous standby with the
     least lag, unless O(candidate) names it. Asks Patroni, then watches until that member is a primary that takes writes.
-  - Clients see the old primary stop. C(playbooks/switchover.yml) pauses their pools meanwhile.
+  - Clients see the old primary stop, unless their pools wait; O(pools) pauses these on all balancers at once, right before the request.
+    They are resumed by M(holdfast.persistence.pgbouncer_pool) with V(state=armed) on each balancer, which must be at work;
+    where Patroni refuses, they are resumed by this module.
   - What Patroni answers is not trusted, as it reports a failure when it is only slow; the cluster is read again until O(wait) is over.
 options:
   candidate:
@@ -44,6 +46,30 @@ options:
     description: Directory of PostgreSQL's Unix socket on this host, for O(prepare).
     type: path
     default: /var/run/postgresql
+  pools:
+    description: The PgBouncers to pause, if any.
+    type: dict
+    suboptions:
+      hosts:
+        description: Addresses by name of the balancers.
+        type: dict
+        required: true
+      port:
+        description: PgBouncer's port.
+        type: int
+        default: 6432
+      user:
+        description: User, one of PgBouncer's C(admin_users).
+        type: str
+        default: pgbouncer
+      password:
+        description: Its password.
+        type: str
+        required: true
+      pause_timeout:
+        description: How long transactions may last until the pause is given up and nothing is switched, in seconds.
+        type: float
+        default: 5
   wait:
     description: How long the whole switchover may take, in seconds.
     type: float
@@ -99,12 +125,17 @@ seconds:
   description: From the request until the new leader took writes, in seconds.
   type: float
   returned: success
+pause_took:
+  description: How long each balancer's last transaction took to end, in seconds.
+  type: dict
+  returned: success
 answer:
   description: What Patroni answered in that time, often nothing yet.
   type: str
   returned: success
 """
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -124,6 +155,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.switc
     plan,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.hold import leads
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.remote import Pools, PoolsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import (
     NoDriverError,
     find_driver,
@@ -206,6 +238,39 @@ def takes_writes(client: Client) -> bool:
         return False
 
 
+def pools_of(params: dict[str, Any]) -> Pools | None:
+    """Return connections to the pools to pause. Raises PoolsError and NoDriverError."""
+    wish = params["pools"]
+    if not wish:
+        return None
+    access = {
+        "port": wish["port"],
+        "user": wish["user"],
+        "password": wish["password"],
+        "connect_timeout": max(2, int(params["timeout"])),
+        "sslmode": "verify-full",
+        "sslrootcert": params["ca_cert"],
+        "sslcert": params["client_cert"],
+        "sslkey": params["client_cert"],
+    }
+    return Pools(find_driver(), wish["hosts"], access)
+
+
+def switch_paused(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan) -> dict[str, Any]:
+    """Pause the pools, if any, and switch; where that fails, resume them. Raises what switch() raises, and PoolsError."""
+    pools = pools_of(module.params)
+    if pools is None:
+        return switch(module, client, cluster, chosen)
+    took = pools.pause(module.params["pools"]["pause_timeout"])
+    try:
+        return {**switch(module, client, cluster, chosen), "pause_took": took}
+    except (SwitchoverError, PatroniError, ParseError):
+        # Each host resumes its pools anyway; what went wrong with the switchover is the news.
+        with contextlib.suppress(PoolsError):
+            pools.resume()
+        raise
+
+
 def switch(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan) -> dict[str, Any]:
     """Ask Patroni and watch; return seconds and answer. Raises SwitchoverError, PatroniError and ParseError."""
     candidate = cluster.member(chosen.candidate)
@@ -246,6 +311,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "unfit": dict(chosen.unfit),
         "checkpoints": [],
         "seconds": 0.0,
+        "pause_took": {},
         "answer": "",
     }
     if not chosen.changes:
@@ -255,7 +321,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             result["checkpoints"] = checkpoint(module.params["socket_dir"], chosen.leader)
         return result
     if not module.check_mode:
-        result.update(switch(module, client, cluster, chosen))
+        result.update(switch_paused(module, client, cluster, chosen))
     result["changed"] = True
     result["diff"] = {"before": f"leader {chosen.leader}\n", "after": f"leader {chosen.candidate}\n"}
     return result
@@ -271,6 +337,16 @@ def main() -> None:
             zones={"type": "dict", "default": {}},
             prepare={"type": "bool", "default": False},
             socket_dir={"type": "path", "default": "/var/run/postgresql"},
+            pools={
+                "type": "dict",
+                "options": {
+                    "hosts": {"type": "dict", "required": True},
+                    "port": {"type": "int", "default": 6432},
+                    "user": {"type": "str", "default": "pgbouncer"},
+                    "password": {"type": "str", "required": True, "no_log": True},
+                    "pause_timeout": {"type": "float", "default": 5},
+                },
+            },
             wait={"type": "float", "default": 30},
         ),
         supports_check_mode=True,
@@ -279,6 +355,8 @@ def main() -> None:
         module.exit_json(**run(module))
     except RefusedError as error:
         module.fail_json(msg=f"No switchover, nothing was changed: {error}.", problems=list(error.problems))
+    except PoolsError as error:
+        module.fail_json(msg=f"No switchover, the pools go on: {error}.")
     except (SwitchoverError, PatroniError, ParseError, NoDriverError) as error:
         module.fail_json(msg=str(error))
 

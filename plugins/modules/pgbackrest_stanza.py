@@ -41,8 +41,10 @@ options:
     default: false
 attributes:
   check_mode:
-    description: Says what would be created. Whether a stanza that exists fits the cluster is found out only without it.
+    description: Says what would be created.
     support: partial
+    details:
+      - Whether a stanza that exists fits the cluster is found out only without it.
   diff_mode:
     description: Lists the repositories that know the stanza.
     support: full

@@ -18,6 +18,8 @@ description:
     when the controller is gone.
   - With O(follow) the unit resumes as soon as another member of Patroni leads and this host's HAProxy sends connections only there; it
     tells HAProxy at once. So a switchover needs no controller between pause and resume.
+  - V(armed) starts the unit without a pause. It waits up to O(arm) seconds for somebody to pause, such as
+    M(holdfast.persistence.patroni_switchover), which does so on all balancers at once, and from then on holds the pause like its own.
   - A pause that is not reached within O(pause_timeout) is taken back and is an error that names the pools at work. A pause belongs to who
     made it, so pausing what is paused already is an error too.
   - Needs the program that the role C(pgbouncer) installs, and to run as root. What PgBouncer has to tell is read by
@@ -29,7 +31,7 @@ options:
       - V(reconnected) closes each connection to PostgreSQL when it is released, so that the next ones go where HAProxy sends
         them now. It always reports a change.
     type: str
-    choices: [paused, resumed, reconnected]
+    choices: [paused, armed, resumed, reconnected]
     required: true
   pause_timeout:
     description: How long transactions may last until the pause is given up, in seconds.
@@ -43,6 +45,10 @@ options:
     description: With V(state=resumed), how long a hold may go on by itself before it is ended, in seconds.
     type: float
     default: 0
+  arm:
+    description: With V(state=armed), how long to wait for a pause, in seconds.
+    type: float
+    default: 30
   follow:
     description: What makes the pools go on earlier, a new primary.
     type: dict
@@ -129,7 +135,7 @@ pause:
   returned: success
   contains:
     state:
-      description: V(paused), V(resumed), or V(refused) where the pause was not reached.
+      description: V(armed), V(paused), V(resumed), or V(refused) where the pause was not reached.
       type: str
     pause_took:
       description: How long it took until the last transaction had ended, in seconds.
@@ -138,7 +144,7 @@ pause:
       description: From the begin of the pause until the pools were resumed, in seconds.
       type: float
     reason:
-      description: Why they were resumed, V(new primary), V(asked to) or V(the time was over).
+      description: Why they were resumed, V(new primary), V(asked to), V(the time was over) or V(nobody paused).
       type: str
     run:
       description: An identifier of the pause.
@@ -204,7 +210,13 @@ def hold_config(params: dict[str, Any], run: str) -> dict[str, Any]:
         "backend": "",
         "haproxy_socket": "",
     }
-    return {**follow, **{key: params[key] for key in ("socket", "user", "pause_timeout", "hold")}, "run": run}
+    arm = params["arm"] if params["state"] == "armed" else 0
+    return {
+        **follow,
+        **{key: params[key] for key in ("socket", "user", "pause_timeout", "hold")},
+        "arm": arm,
+        "run": run,
+    }
 
 
 def pause(module: AnsibleModule) -> dict[str, Any]:
@@ -218,7 +230,7 @@ def pause(module: AnsibleModule) -> dict[str, Any]:
     run = uuid.uuid4().hex
     with open(os.open(CONFIG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         json.dump(hold_config(params, run), stream)
-    limit = params["pause_timeout"] + params["hold"] + SPARE_SECONDS
+    limit = params["pause_timeout"] + params["hold"] + params["arm"] + SPARE_SECONDS
     python = module.get_bin_path("python3", required=True)
     code, out, errors = module.run_command(
         [
@@ -280,7 +292,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
                 msg="The pools are paused already, by another operation or by hand. Wait until that ends, or end it with state=resumed. "
                 "Nothing was changed."
             )
-        changed, after = True, True
+        changed, after = True, wish == "paused"
         if act:
             found = pause(module)
     names = {True: "paused", False: "active"}
@@ -297,9 +309,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["paused", "resumed", "reconnected"], "required": True},
+            "state": {"type": "str", "choices": ["paused", "armed", "resumed", "reconnected"], "required": True},
             "pause_timeout": {"type": "float", "default": 5},
             "hold": {"type": "float", "default": 15},
+            "arm": {"type": "float", "default": 30},
             "patience": {"type": "float", "default": 0},
             "follow": {
                 "type": "dict",

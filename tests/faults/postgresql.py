@@ -228,8 +228,8 @@ def _look(node: str, shell: subprocess.Popen[str]) -> Probe | None:
     except OSError:
         return None
     ready, _write, _error = select.select([shell.stdout], [], [], PROBE_PATIENCE)
-    writable, bar, timeline = shell.stdout.readline().strip().partition("|") if ready else ("", "", "")
-    return Probe(node, start, time.monotonic(), writable == "t", int(timeline)) if bar else None
+    writable, separator, timeline = shell.stdout.readline().strip().partition("|") if ready else ("", "", "")
+    return Probe(node, start, time.monotonic(), writable == "t", int(timeline)) if separator else None
 
 
 def prepare(lab: Lab) -> None:

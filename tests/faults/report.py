@@ -84,7 +84,7 @@ def timeline(
     scale = WIDTH / max(end - begin, 1e-9)
     shapes = []
 
-    def bar(row: str, start: float, stop: float, kind: str, words: str) -> None:
+    def draw(row: str, start: float, stop: float, kind: str, words: str) -> None:
         x, y = LEFT + (start - begin) * scale, rows.index(row) * ROW + 30
         width = max((stop - start) * scale, 1)
         title = html.escape(words)
@@ -94,18 +94,18 @@ def timeline(
 
     for trial in trials:
         last = trial.healthy or trial.healed
-        bar(
+        draw(
             "faults",
             trial.healed,
             max(last, trial.healed),
             "healing",
             f"{trial.fault}: healing, {last - trial.healed:.1f} s",
         )
-        bar("faults", trial.start, trial.healed, "fault", f"{trial.fault} on {trial.target}")
+        draw("faults", trial.start, trial.healed, "fault", f"{trial.fault} on {trial.target}")
     for node, start, stop in leaders(probes):
-        bar(node, start, stop, "primary", f"{node} took writes for {stop - start:.1f} s")
+        draw(node, start, stop, "primary", f"{node} took writes for {stop - start:.1f} s")
     for outage in outages:
-        bar(outage.route, outage.start, outage.end, "outage", f"{outage.route}: nothing for {outage.seconds:.1f} s")
+        draw(outage.route, outage.start, outage.end, "outage", f"{outage.route}: nothing for {outage.seconds:.1f} s")
     for index, row in enumerate(rows):
         shapes.append(f'<text x="8" y="{index * ROW + 43}">{html.escape(row)}</text>')
     for second in range(0, int(end - begin) + 1, max(10, int((end - begin) / 20 / 10) * 10)):

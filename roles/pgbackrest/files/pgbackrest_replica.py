@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Copyright: the holdfast.persistence authors
 # Apache License 2.0 (see LICENSE) or, at your option,
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)

@@ -1,6 +1,7 @@
 """Hold the pools of this host's PgBouncer for a bounded time, for a switchover.
 
-Pauses, says so to systemd, then looks until the members of Patroni and this host's HAProxy agree on a new primary, and resumes.
+Pauses, or waits armed until somebody else pauses, says so to systemd, then looks until the members of Patroni and this host's
+HAProxy agree on a new primary, and resumes.
 It resumes without one when the time is over, when it is asked to stop, and when it cannot go on: nobody else has to be alive.
 `pgbouncer-hold --release` resumes what a hold paused; systemd runs it after the hold, however that ended.
 """
@@ -32,6 +33,7 @@ REPORT = f"{FOLDER}/pgbouncer-hold-report.json"
 # There while a pause is this program's: the pause of somebody else is not lifted.
 MARK = f"{FOLDER}/pgbouncer-hold-paused"
 LOOK_SECONDS = 0.1
+ARMED_LOOK_SECONDS = 0.05
 ANSWER_SECONDS = 2.0
 
 stopping = threading.Event()
@@ -75,6 +77,15 @@ class Pools:
         with connect(self._socket, self._user, seconds) as console:
             console.rows("PAUSE")
 
+    def wait_paused(self, deadline: float) -> bool:
+        """Wait until somebody pauses; return whether somebody did."""
+        with connect(self._socket, self._user, ANSWER_SECONDS) as console:
+            while not stopping.is_set() and time.monotonic() < deadline:
+                if is_paused(console):
+                    return True
+                stopping.wait(ARMED_LOOK_SECONDS)
+        return False
+
     def resume(self) -> bool:
         """Resume; return whether there was something to resume."""
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
@@ -114,10 +125,13 @@ class Watch:
             return False
 
     def look(self) -> Step:
-        """Return the next step. The old leader is only asked once another one leads: each question costs a TLS handshake."""
+        """Return the next step.
+
+        The old leader is not asked: it gave the lock away after its PostgreSQL had ended, and while it ends it answers late.
+        """
         answers = list(self._workers.map(self._leads, self._candidates))
         found = [name for name, does in zip(self._candidates, answers, strict=True) if does]
-        if not found or self._leads(self._old):
+        if not found:
             return Step()
         return next_step(self._old, found, self._routes())
 
@@ -140,9 +154,8 @@ class Watch:
             print(f"HAProxy does not take commands, its checks will find out: {error}", file=sys.stderr)
 
 
-def wait(config: dict[str, Any], deadline: float) -> str:
-    """Wait until the pools can go on; return why. Raises PatroniError where certificates cannot be read."""
-    watch = Watch(config) if config["leader"] else None
+def wait(watch: Watch | None, deadline: float) -> str:
+    """Wait until the pools can go on; return why."""
     told = False
     while not stopping.is_set():
         if time.monotonic() >= deadline:
@@ -158,29 +171,45 @@ def wait(config: dict[str, Any], deadline: float) -> str:
     return "asked to"
 
 
+def begin(pools: Pools, config: dict[str, Any], report: dict[str, Any]) -> float | None:
+    """Pause, or wait until somebody does; return when it began, None where nobody did. Raises ConsoleError."""
+    begun = time.monotonic()
+    if config["arm"] > 0:
+        report["state"] = "armed"
+        write(REPORT, report)
+        ready()
+        return time.monotonic() if pools.wait_paused(begun + config["arm"]) else None
+    try:
+        pools.pause(config["pause_timeout"])
+    except ConsoleError as error:
+        raise ConsoleError(
+            f"not paused within {config['pause_timeout']:g} s, connections still at work: {pools.busy()} ({error})"
+        ) from error
+    report.update(state="paused", pause_took=round(time.monotonic() - begun, 3))
+    write(REPORT, report)
+    ready()
+    return begun
+
+
 def hold(config: dict[str, Any], report: dict[str, Any]) -> None:
     """Pause, wait, resume; keep the report. Raises ConsoleError and PatroniError."""
     pools = Pools(config)
+    watch = Watch(config) if config["leader"] else None
     if pools.paused():
         raise ConsoleError("the pools are paused already, by somebody else (RESUME on the console, or pgbouncer_pool)")
     with open(MARK, "w", encoding="utf-8"):
         pass
-    begun = time.monotonic()
+    begun: float | None = None
     try:
-        try:
-            pools.pause(config["pause_timeout"])
-        except ConsoleError as error:
-            raise ConsoleError(
-                f"not paused within {config['pause_timeout']:g} s, connections still at work: {pools.busy()} ({error})"
-            ) from error
-        report.update(state="paused", pause_took=round(time.monotonic() - begun, 3))
-        write(REPORT, report)
-        ready()
-        report["reason"] = wait(config, begun + config["hold"])
+        begun = begin(pools, config, report)
+        if begun is None:
+            report["reason"] = "nobody paused"
+            return
+        report["reason"] = wait(watch, begun + config["hold"])
     finally:
         pools.resume()
         os.unlink(MARK)
-        report.update(seconds=round(time.monotonic() - begun, 3))
+        report["seconds"] = round(time.monotonic() - begun, 3) if begun is not None else 0.0
     report["state"] = "resumed"
 
 
