@@ -314,11 +314,11 @@ def full_disk(unit: str, directory: str, size: str, where: Callable[[Lab], Machi
         _small(machine, unit, directory, size)
         try:
             await_true(lab.sickness, 90)
+            if unit == "patroni":
+                _lead(lab, machine)
         except LabError:
             _whole(machine, unit, directory)
             raise
-        if unit == "patroni":
-            _lead(lab, machine)
         machine.answers(f"dd if=/dev/zero of=$(readlink -f {directory})/filler bs=64k status=none")
 
         def happened() -> str:
@@ -420,7 +420,7 @@ FAULTS = [
     Fault(
         "WAL disk full",
         "not a byte is free for the primary's WAL",
-        full_disk("patroni", POSTGRESQL_WAL, "800m", Lab.primary),
+        full_disk("patroni", POSTGRESQL_WAL, "2g", Lab.primary),
         20,
     ),
     Fault(

@@ -19,6 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import psycopg
+from valkey.exceptions import ValkeyClusterException, ValkeyError
+
 from faults import breakage, checker, postgresql, report, valkey_clients
 from faults.breakage import FAULTS, Fault
 from faults.history import Event, History, Probe
@@ -198,11 +201,15 @@ def campaign(lab: Lab, faults: Sequence[Fault], folder: Path) -> int:
             )
             if not trial.healthy:
                 break
-    violations = judge(lab, history)
+    try:
+        violations = judge(lab, history)
+    except (psycopg.Error, ValkeyError, ValkeyClusterException, OSError) as error:
+        # What cannot be read any more is lost for those who wrote it; the report of the rest is needed all the more.
+        violations = [checker.Violation("unreadable", "all", f"{type(error).__name__}: {error}".splitlines()[0])]
     stale = checker.staleness(history.of("set", "write"), history.of("set", "read"))
     oldest = max((age for _read, age in stale), default=0.0)
     failures = [trial for trial in trials if trial.problem]
-    lost = plain_losses(lab, history)
+    lost = plain_losses(lab, history) if not any(v.kind == "unreadable" for v in violations) else "unknown"
     text = "\n\n".join(
         [
             f"# Faults, {time.strftime('%Y-%m-%d')}",
