@@ -25,6 +25,7 @@ CERTIFICATES = {
     "etcd.pem": "etcd",
     "etcd-client.pem": "postgres",
     "postgresql.pem": "postgres",
+    "pgbackrest.pem": "postgres",
     "pgbouncer.pem": "postgres",
     "haproxy.pem": "root",
     "valkey.pem": "valkey",
