@@ -100,8 +100,8 @@ label:
   description: Name of the backup, its start in UTC; empty in check mode.
   type: str
   returned: success
-path:
-  description: Its folder.
+folder:
+  description: Where it is.
   type: str
   returned: success
 bytes:
@@ -152,7 +152,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, connection, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError, Giver
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import Taking, Wish, take
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import Taking, Wish, locked, take
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
@@ -212,13 +212,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         with contextlib.closing(Taking(wish, options)) as taking:
             _view, givers = taking.plan()
         numbers = {"bytes": 0, "keys": 0, "held_ms": 0.0, "skew_ms": 0.0, "attempts": 0, "seconds": 0.0}
-        return {"changed": True, "label": "", "path": "", "shards": planned(givers), **numbers}
-    taken = take(wish, options)
+        return {"changed": True, "label": "", "folder": "", "shards": planned(givers), **numbers}
+    with locked(wish.backup_dir):
+        taken = take(wish, options)
     position = taken.manifest.position
     return {
         "changed": True,
         "label": taken.manifest.label,
-        "path": taken.path,
+        "folder": taken.path,
         "bytes": taken.manifest.bytes,
         "keys": taken.manifest.extras["keys"],
         "held_ms": position["held_ms"],

@@ -72,10 +72,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class ShardState:
-    """A shard while writes were held: replication offset, number of keys, whether it counts offsets, samples of its keys."""
+    """A shard while writes were held: replication offset, number of keys and bytes of memory that they took, whether it counts
+    offsets, samples of its keys."""
 
     offset: int
     keys: int
+    memory: int
     counting: bool
     samples: tuple[backup.Sample, ...]
 
@@ -274,8 +276,14 @@ class Taking:
         for giver in givers:
             info, *found = answers[self.endpoint(giver.primary)]
             server = parse_server(checked(info))
-            counting = parse_info(info).get("repl_backlog_active") == "1"
-            shards[giver.name] = ShardState(server.offset, server.keys, counting, _samples(chosen[giver.name], found))
+            fields = parse_info(info)
+            shards[giver.name] = ShardState(
+                offset=server.offset,
+                keys=server.keys,
+                memory=int(fields.get("used_memory_dataset", server.used_memory)),
+                counting=fields.get("repl_backlog_active") == "1",
+                samples=_samples(chosen[giver.name], found),
+            )
         return Cut(moment, shards)
 
     def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[tuple[bytes, str]]]:
@@ -350,8 +358,11 @@ class Taken:
 
 
 def take(wish: Wish, options: Options) -> Taken:
-    """Make a backup. Raises BackupError, ValkeyError, OSError; nothing that looks like a backup is left then."""
-    with contextlib.closing(Taking(wish, options)) as taking, locked(wish.backup_dir):
+    """Make a backup. Only for who holds the engine's lock.
+
+    Raises BackupError, ValkeyError, OSError; nothing that looks like a backup is left then.
+    """
+    with contextlib.closing(Taking(wish, options)) as taking:
         store.sweep(wish.backup_dir, backup.ENGINE)
         problem = ""
         for attempt in range(1, ATTEMPTS + 1):
@@ -484,5 +495,6 @@ def _shard(giver: Giver, state: ShardState, files: Sequence[Received], folder: s
         "offset": state.offset,
         "offset_counted": state.counting,
         "keys": state.keys,
+        "memory": state.memory,
         "samples": [asdict(sample) for sample in state.samples],
     }
