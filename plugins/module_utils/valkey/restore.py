@@ -159,7 +159,7 @@ class State:
     """How far a restore is, kept on the backup host until the next one.
 
     label: the backup. cluster: ids of the members it goes to. existing: EXISTING. reached: PLANNED to DONE. before: backup of
-    what was there; flushed: whether that was deleted. parts: by shard.
+    what was there. returning: whether it goes back to such a backup. parts: by shard.
     """
 
     label: str
@@ -167,7 +167,7 @@ class State:
     existing: str
     reached: str = PLANNED
     before: str = ""
-    flushed: bool = False
+    returning: bool = False
     seconds: float = 0.0
     parts: Mapping[str, Part] = field(default_factory=dict)
 

@@ -235,7 +235,6 @@ class Restoring:
         if state.reached == restore.KEPT:
             if state.existing == restore.FLUSH:
                 self.flush(view)
-                state = replace(state, flushed=True)
             state = self.keep(replace(state, reached=restore.READY))
         return state
 
@@ -263,24 +262,32 @@ class Restoring:
         return state
 
     def back(self) -> State:
-        """Undo an unfinished or the last restore. Returns what is to be restored then: the backup of what was there, if any.
+        """Undo the last restore. Returns what is to be restored then: the backup of what was there, if there was anything.
 
-        Raises RestoreError where nothing was begun.
+        Raises RestoreError where there is nothing to undo.
         """
         state = self.begun()
+        if state.returning and state.reached == restore.DONE:
+            raise RestoreError("the cluster went back already", "Restore the backup that you want by its label")
+        if not state.returning:
+            state = self._undone(state)
+        self.wish = replace(self.wish, label=state.label)
+        return state
+
+    def _undone(self, state: State) -> State:
         self.stop_sources(state.label)
         view = self.look()
         if not set(state.cluster).intersection(node.id for node in view.members):
             raise RestoreError(f"the restore of {state.label} went into another cluster", "Name a member of that one")
-        if state.reached in (restore.PLANNED, restore.KEPT):
-            self.forget()
-            return State("", state.cluster, restore.REFUSE, restore.DONE)
-        self.flush(view)
-        if not state.before:
-            self.forget()
-            return State("", state.cluster, restore.REFUSE, restore.DONE)
-        # What was there comes back as a restore of its own, that may be interrupted like any other.
-        return self.keep(State(state.before, state.cluster, restore.REFUSE, restore.READY, flushed=True))
+        written = state.reached in (restore.READY, restore.DONE) or state.existing == restore.FLUSH
+        if written and state.before:
+            # What was there comes back as a restore of its own, that may be interrupted like any other.
+            begun = State(state.before, state.cluster, restore.FLUSH, restore.KEPT, state.before, returning=True)
+            return self.keep(begun)
+        if written:
+            self.flush(view)
+        self.forget()
+        return State("", state.cluster, restore.REFUSE, restore.DONE)
 
     def stop_sources(self, label: str) -> None:
         """End servers that a killed run left."""
