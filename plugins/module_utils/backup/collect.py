@@ -20,6 +20,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.catalogue import Entry, Limits
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import PREFIX
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.proofs import Proof
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, to_dict
 
@@ -137,8 +138,31 @@ def limits(context: Context) -> dict[str, Limits]:
 
 
 def jobs(context: Context, path: str = contexts.JOBS) -> list[dict[str, Any]]:
-    """Return every declared job with its last result and its next run, as plain data."""
-    return [_job(context, name, declared) for name, declared in sorted(declared_jobs(path).items())]
+    """Return every declared job with its last result and its next run, as plain data. Raises BackupError."""
+    declared = declared_jobs(path)
+    timers = next_runs() if declared else {}
+    return [
+        {
+            "name": name,
+            "kind": entry["kind"],
+            "calendar": entry["calendar"],
+            "since": entry["since"],
+            "scheduled": f"{PREFIX}{name}.timer" in timers,
+            "next": timers.get(f"{PREFIX}{name}.timer"),
+            "last": last_result(context, name),
+        }
+        for name, entry in sorted(declared.items())
+    ]
+
+
+def next_runs() -> dict[str, float | None]:
+    """Return when each timer that runs elapses next, in seconds since 1970. Raises BackupError."""
+    command = ["systemctl", "list-timers", "--output=json", "--no-pager", f"{PREFIX}*.timer"]
+    text = contexts.run(command, seconds=TIMER_SECONDS)
+    try:
+        return {entry["unit"]: entry["next"] / 1e6 if entry["next"] else None for entry in json.loads(text or "[]")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackupError(f"systemctl list-timers can't be understood: {text[:200]!r}") from error
 
 
 def declared_jobs(path: str = contexts.JOBS) -> dict[str, dict[str, Any]]:
@@ -150,30 +174,6 @@ def declared_jobs(path: str = contexts.JOBS) -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, ValueError, KeyError) as error:
         raise BackupError(f"{path}: {error}. Run site.yml.") from error
-
-
-def _job(context: Context, name: str, declared: Mapping[str, Any]) -> dict[str, Any]:
-    told = contexts.run(
-        [
-            "systemctl",
-            "show",
-            f"holdfast-backup-{name}.timer",
-            "--property=NextElapseUSecRealtime,ActiveState",
-            "--timestamp=unix",
-        ],
-        seconds=TIMER_SECONDS,
-    )
-    values = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
-    moment = values.get("NextElapseUSecRealtime", "").removeprefix("@")
-    return {
-        "name": name,
-        "kind": declared["kind"],
-        "calendar": declared["calendar"],
-        "since": declared["since"],
-        "scheduled": values.get("ActiveState") == "active",
-        "next": float(moment) if moment.isdigit() else None,
-        "last": last_result(context, name),
-    }
 
 
 def last_result(context: Context, name: str) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Server:
-    """The primary, where a restore goes to."""
+    """The primary, where a restore goes to. Without a password only what anybody may see can be asked."""
 
     context: Context
     host: str
@@ -75,10 +75,13 @@ class Server:
     def run(self, program: str, *options: str, what: str = "", given: str | None = None) -> str:
         """Run one of PostgreSQL's programs against it as the role that restores. Raises BackupError."""
         port = self.context.section("postgresql")["port"]
-        reach = [f"--host={self.host}", f"--port={port}", f"--username={_RESTORER}", "--no-password"]
+        user = _RESTORER if self.password else self.context.section("postgresql")["user"]
+        reach = [f"--host={self.host}", f"--port={port}", f"--username={user}", "--no-password"]
+        # What it makes belongs to the superuser, so that nothing hangs on a user that goes.
+        role = {"PGOPTIONS": "-c role=postgres"} if self.password else {}
         return contexts.run(
             [logical.program(self.context, program), *reach, *options],
-            environment=logical.environment(self.context, self.password),
+            environment={**logical.environment(self.context, self.password), **role},
             given=given,
             what=what or program,
         )

@@ -103,6 +103,28 @@ def _told(context: Context, job: Job) -> Iterator[dict[str, Result]]:
     contexts.write_state(context, job.name, {**begun, **ended})
 
 
+def where(context: Context) -> str:
+    """Return where jobs of this host that are made by hand run: on a PostgreSQL host only where the primary is."""
+    return "primary" if (context.config.get("patroni") or {}).get("member") else "here"
+
+
+def jobs_for_now(engines: list[str], kind: str, upload: bool, place: str) -> list[Job]:
+    """Return a job for each engine, and one for the copies. Raises BackupError for an unknown engine."""
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "postgresql": ("pgbackrest", {"type": kind}),
+        "logical": ("logical", {}),
+        "valkey": ("valkey", {}),
+    }
+    unknown = [name for name in engines if name not in kinds]
+    if unknown:
+        raise BackupError(f"engine {unknown[0]!r}: allowed are {', '.join(kinds)}")
+    wanted = [kinds[name] for name in engines] + ([("upload", {})] if upload else [])
+    return [
+        Job(f"now-{name}", name, "daily", where=place if name == "pgbackrest" else "here", options=options)
+        for name, options in wanted
+    ]
+
+
 def end_on_signals() -> None:
     """Turn a request to end into an error, so that what was begun is put away."""
 

@@ -21,7 +21,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
     runner,
     store,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job, JobError
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.retention import RuleError
 
@@ -41,7 +41,27 @@ def job_of(options: argparse.Namespace) -> Job:
 def run(host: Context, options: argparse.Namespace) -> object:
     """Run a job now."""
     runner.end_on_signals()
-    result = runner.run(Context(host.config, options.set), job_of(options), force=options.force)
+    return told(runner.run(Context(host.config, options.set), job_of(options), force=options.force))
+
+
+def now(host: Context, options: argparse.Namespace) -> object:
+    """Back up several engines now as one set; one that fails does not keep the others from it."""
+    runner.end_on_signals()
+    shared = Context(host.config, options.set or context.now().strftime("%Y%m%dT%H%M%SZ"))
+    made: dict[str, dict] = {}
+    errors = []
+    for job in runner.jobs_for_now(options.engines.split(","), options.type, options.upload, runner.where(host)):
+        try:
+            made[job.kind] = told(runner.run(shared, job))
+        except BackupError as error:
+            errors.append(f"{job.kind}: {error}")
+    if errors:
+        raise BackupError(f"set {shared.set} is not whole. {'; '.join(errors)}. Made: {json.dumps(made)}")
+    return {"set": shared.set, "made": made, "skipped": all(entry["skipped"] for entry in made.values())}
+
+
+def told(result: Result) -> dict:
+    """Return a result as plain data."""
     return {
         "message": result.message,
         "labels": {engine: list(labels) for engine, labels in result.labels.items()},
@@ -119,6 +139,11 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--kind", default="", help="run a job of this kind that is not declared")
     job.add_argument("--options", default="{}", help="its options as JSON")
     job.add_argument("--force", action="store_true", help="also where it is another host's turn")
+    everything = add("now", now)
+    everything.add_argument("--set", default="", help="id of the set, the time where not given")
+    everything.add_argument("--type", choices=["full", "diff", "incr"], default="full", help="of the physical backup")
+    everything.add_argument("--engines", default="postgresql,logical,valkey")
+    everything.add_argument("--upload", action="store_true", help="carry it off site, too")
     add("status", status)
     add("catalogue", catalogue).add_argument("--deep", action="store_true", help="compare contents with their digests")
     add("prune", prune).add_argument("--dry-run", action="store_true", help="tell what would be deleted")
