@@ -19,7 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.contex
 
 USER = "postgres"
 PGBACKREST_CONFIG = "/etc/pgbackrest.conf"
-START_SECONDS = 60
+STOP_SECONDS = 60
 # What of a host's configuration belongs to its place in the cluster, not to the repositories.
 _LEFT_OUT = re.compile(r"^(tls-server-|pg\d|lock-path|log-path|log-level-file|spool-path|archive-async|backup-standby)")
 _SETTINGS = """
@@ -131,8 +131,7 @@ def restored(
         done = time.monotonic()
         _configure(folder, data_dir, bin_dir, port, hot_standby=not promote)
         _start(folder, data_dir, bin_dir, timeout)
-        found = Instance(folder, data_dir, port, bin_dir, done - begun, 0.0)
-        _wait(found, promote, timeout)
+        _wait(Instance(folder, data_dir, port, bin_dir, 0.0, 0.0), promote, timeout)
         yield Instance(folder, data_dir, port, bin_dir, done - begun, time.monotonic() - done)
     finally:
         _remove(folder, data_dir, bin_dir)
@@ -192,38 +191,38 @@ def _configure(folder: str, data_dir: str, bin_dir: str, port: int, hot_standby:
 
 
 def _start(folder: str, data_dir: str, bin_dir: str, timeout: float) -> None:
+    """Start the server. Raises BackupError with the end of its log."""
     options = f"-c config_file={folder}/postgresql.conf -c data_directory={data_dir}"
-    command = [f"{bin_dir}/pg_ctl", f"--pgdata={data_dir}", f"--log={folder}/log", "-o", options, "--no-wait", "start"]
-    contexts.run(command, user=USER, seconds=START_SECONDS)
+    command = [f"{bin_dir}/pg_ctl", f"--pgdata={data_dir}", f"--log={folder}/log", "-o", options, "--wait"]
+    try:
+        contexts.run([*command, f"--timeout={timeout:.0f}", "start"], user=USER, seconds=timeout + STOP_SECONDS)
+    except BackupError as error:
+        raise BackupError(f"the restored server did not come up in {timeout:.0f} s: {_tail(folder)}") from error
 
 
 def _wait(instance: Instance, promote: bool, timeout: float) -> None:
+    """Wait until the server answers, with promote until recovery has ended. Raises BackupError with the end of its log."""
     deadline = time.monotonic() + timeout
     while True:
-        status = contexts_status(instance)
-        if status == "no server":
-            raise BackupError(f"the restored server did not start: {_tail(instance.folder)}")
-        if status == "ready" and not (promote and instance.query("SELECT pg_is_in_recovery()") == "t"):
-            return
+        try:
+            if instance.query("SELECT pg_is_in_recovery()") == "f" or not promote:
+                return
+            problem = "recovery goes on"
+        except BackupError as error:
+            problem = str(error)
+        if not _runs(instance):
+            raise BackupError(f"the restored server ended: {_tail(instance.folder)}")
         if time.monotonic() >= deadline:
-            raise BackupError(f"recovery did not end in {timeout:.0f} s: {_tail(instance.folder)}")
+            raise BackupError(f"recovery did not end in {timeout:.0f} s ({problem}): {_tail(instance.folder)}")
         time.sleep(0.25)
 
 
-def contexts_status(instance: Instance) -> str:
-    """Return whether a server is `ready`, `starting`, or there is `no server`."""
-    try:
-        contexts.run(
-            [f"{instance.bin_dir}/pg_isready", f"--host={instance.folder}", f"--port={instance.port}"], seconds=10
-        )
-        return "ready"
-    except BackupError:
-        pass
+def _runs(instance: Instance) -> bool:
     try:
         contexts.run([f"{instance.bin_dir}/pg_ctl", f"--pgdata={instance.data_dir}", "status"], user=USER, seconds=10)
-        return "starting"
     except BackupError:
-        return "no server"
+        return False
+    return True
 
 
 def _tail(folder: str) -> str:
@@ -240,7 +239,7 @@ def _remove(folder: str, data_dir: str, bin_dir: str) -> None:
             contexts.run(
                 [f"{bin_dir}/pg_ctl", f"--pgdata={data_dir}", "--mode=immediate", "--wait", "stop"],
                 user=USER,
-                seconds=60,
+                seconds=STOP_SECONDS,
             )
     if os.path.exists(folder):
         shutil.rmtree(folder)

@@ -22,6 +22,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.re
 
 SOURCES = ("logical", "physical")
 SWAP_SECONDS = 60
+SCRATCH = "scratch"
 _RESTORER = "restorer"
 _LONGEST = 63
 # Users of the cluster itself, whose passwords site.yml keeps.
@@ -161,9 +162,8 @@ def _find(context: Context, wish: Wish) -> store.Found:
     wanted = [item for item in known if item.label == wish.label] if wish.label else known[-1:]
     if not wanted:
         problem = _problem_of(context, wish.label)
-        raise BackupError(
-            f"{problem or f'there is no backup {wish.label}'.rstrip()} among the {subject}; good ones: {labels}"
-        )
+        missing = f"there is no {wish.label}" if wish.label else "there are none"
+        raise BackupError(f"{subject}: {problem or missing}. Good ones: {labels}. Nothing was changed")
     deep = store.look(context.backup_dir, logical.ENGINE, wanted[0].label, deep=True)
     if deep.problems:
         raise BackupError(f"{deep.path} is not what was written: {'; '.join(deep.problems)}. Others: {labels}")
@@ -379,7 +379,10 @@ def _load_tables(server: Server, wish: Wish, dump: Dump, exists: bool, check: bo
         selected = [f"--table={qualified(table)}" for table in wish.tables]
         text = server.run("pg_dump", *selected, f"--dbname={logical.conninfo(name)}")
         schemas = sorted({table.partition(".")[0] for table in wish.tables})
-        before = [f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}" for schema in schemas]
+        before = [
+            f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)} AUTHORIZATION {identifier(_schema_owner(server, name, schema))}"
+            for schema in schemas
+        ]
         before += [f"CREATE SCHEMA {identifier(kept)}"] if kept else []
         before += [f"ALTER TABLE {qualified(table)} SET SCHEMA {identifier(kept)}" for table in there]
         options = [
@@ -392,6 +395,12 @@ def _load_tables(server: Server, wish: Wish, dump: Dump, exists: bool, check: bo
         ]
         server.run("psql", *options, given=";\n".join(before) + ";\n" + text, what=f"tables into {into}")
     return {"database": into, "replaces": bool(there), "kept": kept, "tables": len(wish.tables)}
+
+
+def _schema_owner(server: Server, database: str, schema: str) -> str:
+    return server.query(
+        f"SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = {literal(schema)}", database
+    )
 
 
 def _refuse_dependents(server: Server, into: str, tables: Sequence[str]) -> None:
@@ -481,8 +490,10 @@ def _physical(context: Context, wish: Wish, server: Server, check: bool) -> dict
     """Restore from a physical backup: into a temporary server, dump what is wanted there, and load that."""
     plan = plan_physical(context, wish)
     done = {"label": plan.backup.label, "from": f"repository {plan.backup.repository}", "check": check}
-    parent = os.path.join(context.backup_dir, "scratch")
+    parent = os.path.join(context.backup_dir, SCRATCH)
     contexts.require_space(parent, int(plan.backup.size * 1.3), f"the restore of {plan.backup.label}")
+    # PostgreSQL's own user passes through to the folder of the temporary server.
+    os.chmod(parent, 0o711)
     into = wish.into or wish.database
     if check:
         exists = bool(server.query(f"SELECT 1 FROM pg_database WHERE datname = {literal(into)}"))
