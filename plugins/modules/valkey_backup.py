@@ -150,15 +150,19 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, connection, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError, Giver
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import Taking, Wish, locked, take
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import Taking, Wish, take
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 MEBIBYTE = 1 << 20
+
+# For another backup or restore of Valkey on this host.
+LOCK_SECONDS = 10.0
 
 ARGUMENTS: dict[str, Any] = {
     "nodes": {"type": "list", "elements": "str", "required": True},
@@ -213,7 +217,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             _view, givers = taking.plan()
         numbers = {"bytes": 0, "keys": 0, "held_ms": 0.0, "skew_ms": 0.0, "attempts": 0, "seconds": 0.0}
         return {"changed": True, "label": "", "folder": "", "shards": planned(givers), **numbers}
-    with locked(wish.backup_dir):
+    with contexts.lock(backup.ENGINE, LOCK_SECONDS, "valkey_backup"):
         taken = take(wish, options)
     position = taken.manifest.position
     return {
@@ -237,7 +241,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except (BackupError, ValkeyError, TopologyError, ShapeError) as error:
+    except (BackupError, contexts.BackupError, ValkeyError, TopologyError, ShapeError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{module.params['backup_dir']}: {error}. Nothing was kept of this backup")

@@ -140,15 +140,24 @@ import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, restore, restore_source
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.runner import STORE
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
+    backup,
+    connection,
+    restore,
+    restore_source,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import locked
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import RestoreError, State
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore_run import Restoring, Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
+
+# For another backup or restore of Valkey on this host.
+LOCK_SECONDS = 10.0
 
 ARGUMENTS: dict[str, Any] = {
     "nodes": {"type": "list", "elements": "str", "required": True},
@@ -210,7 +219,10 @@ def run(module: AnsibleModule) -> dict[str, Any]:
                 return {"changed": True, **told(state, state.keys)}
             state, manifest, _view = restoring.plan()
             return {"changed": True, **told(state, sum(shard.keys for shard in restore.shards_of(manifest)))}
-        with locked(module.params["backup_dir"]):
+        with (
+            contexts.lock(backup.ENGINE, LOCK_SECONDS, "valkey_restore"),
+            contexts.lock(STORE, LOCK_SECONDS, "valkey_restore", shared=True),
+        ):
             if module.params["action"] == "back":
                 state = restoring.back()
                 if state.reached == restore.DONE:
@@ -226,7 +238,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except (RestoreError, BackupError, ValkeyError, TopologyError, ShapeError) as error:
+    except (RestoreError, BackupError, contexts.BackupError, ValkeyError, TopologyError, ShapeError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error}. Run again: the restore goes on where it was")

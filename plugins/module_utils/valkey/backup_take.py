@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -374,22 +373,6 @@ def take(wish: Wish, options: Options) -> Taken:
             f"in {ATTEMPTS} attempts no moment was found at which all shards could be cut; the last time {problem}",
             "Nothing was kept. Raise max_pause, or look whether somebody else pauses clients or moves slots",
         )
-
-
-@contextlib.contextmanager
-def locked(backup_dir: str) -> Iterator[None]:
-    """Let one run at a time work in the folder. Raises BackupError where another does."""
-    os.makedirs(backup_dir, mode=0o750, exist_ok=True)
-    path = os.path.join(backup_dir, f".{backup.ENGINE}.lock")
-    with open(path, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BackupError(
-                f"another backup or restore of Valkey works in {backup_dir} ({path})",
-                "Wait for its end, then run again",
-            ) from error
-        yield
 
 
 @dataclass(frozen=True)

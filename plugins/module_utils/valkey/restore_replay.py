@@ -11,17 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import digest, restore
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import restore
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Client,
-    Command,
     Endpoint,
     Fleet,
-    ReplyError,
     ValkeyError,
     checked,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.keywise import authentication
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.reading import Value, raw, read
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import Part, RestoreError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import View
 
@@ -33,16 +32,6 @@ RETRIES = 60
 RETRY_SECONDS = 0.5
 # What passes when a failover or a move of slots is over.
 PASSING = ("MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "READONLY", "IOERR", "NOREPLICAS", "OOM")
-
-
-def raw(client: Client, commands: Sequence[Command]) -> list[Any]:
-    """Do commands and return the replies with strings as bytes; an error reply stands in its place as ReplyError."""
-    client.send(commands)
-    found = []
-    for command in commands:
-        reply = client.receive_raw()
-        found.append(ReplyError(client.endpoint, command[:1], str(reply)) if isinstance(reply, Exception) else reply)
-    return found
 
 
 @dataclass(frozen=True)
@@ -168,24 +157,6 @@ class Replay:
         # What has come to its end between the two looks is gone from the file's server now, too.
         still = read(self._source, wrong)
         return [repr(key) for key in wrong if key in still]
-
-
-Value = tuple[str, int]
-
-
-def read(client: Client, keys: Sequence[bytes]) -> dict[bytes, Value]:
-    """Return digest and end of each key that is there."""
-    kinds = raw(client, [("TYPE", key) for key in keys])
-    known = [(key, kind.decode()) for key, kind in zip(keys, kinds, strict=True) if isinstance(kind, bytes)]
-    known = [(key, kind) for key, kind in known if kind in digest.TYPES]
-    commands = [c for key, kind in known for c in (("PEXPIRETIME", key), digest.reader(kind, key))]
-    answers = raw(client, commands)
-    found = {}
-    for (key, kind), ends, value in zip(known, answers[::2], answers[1::2], strict=True):
-        if isinstance(value, ReplyError) or isinstance(ends, ReplyError) or ends == -2 or not value:
-            continue
-        found[key] = (digest.digest(kind, value), ends)
-    return found
 
 
 def _same(one: Value | None, other: Value | None) -> bool:
