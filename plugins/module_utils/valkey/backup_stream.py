@@ -141,7 +141,7 @@ class ReplicaStream:
     def follow(self, path: str, until: Callable[[], int | None]) -> Received:
         """Write what comes after the file to path, up to an offset: until returns it, None while it is not known yet.
 
-        Raises UnreachableError, OSError.
+        It has to know it before the server sends anything beyond. Raises UnreachableError, OSError.
         """
         digest = hashlib.sha256()
         reached = self.offset
@@ -156,9 +156,11 @@ class ReplicaStream:
                         self._send("REPLCONF", "ACK", "0")
                         told = time.monotonic()
                     try:
-                        part = self._take(CHUNK if end is None else min(CHUNK, end - reached))
+                        part = self._take(CHUNK)
                     except TimeoutError:
                         continue
+                    if (end := until()) is not None:
+                        part = part[: end - reached]
                     digest.update(part)
                     _write(file.fileno(), part)
                     reached += len(part)

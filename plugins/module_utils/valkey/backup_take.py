@@ -248,13 +248,17 @@ class Taking:
         cut.skew, cut.held = max(times) - min(times), since()
         return cut, backup.torn(forks, self.wish.max_pause)
 
-    def end(self, givers: Sequence[Giver]) -> tuple[Cut, str]:
-        """Read at one moment how far all shards are. Returns it, and why it is none. Raises ValkeyError."""
+    def end(self, givers: Sequence[Giver], tell: Callable[[Mapping[str, int]], None]) -> tuple[Cut, str]:
+        """Read at one moment how far all shards are. Returns it, and why it is none. Raises ValkeyError.
+
+        tell gets the offsets while writes are held, so that whoever reads them knows where to stop.
+        """
         chosen = self._candidates(givers)
         with self.paused(givers) as since:
             begin = since()
             cut = self._state(givers, chosen)
             cut.skew = since() - begin
+            tell({name: shard.offset for name, shard in cut.shards.items()})
         cut.held = since()
         forks = [Fork(shard.offset, shard.offset, shard.counting, cut.held) for shard in cut.shards.values()]
         return cut, backup.torn(forks, self.wish.max_pause)
@@ -427,11 +431,10 @@ def _aof(work: _Work, streams: Streams) -> Brought:
             raise BackupError(f"{stream.endpoint} did not begin a copy within {wish.wait:.0f} s", "See its log")
     with Receivers(streams.named(work.givers), work.folder, wish.rate, follow=True) as receivers:
         receivers.copied()
-        cut, problem = work.taking.end(work.givers)
+        cut, problem = work.taking.end(work.givers, receivers.until)
         problem = problem or work.taking.changed(work.view)
         if problem:
             return cut, problem, {}
-        receivers.until({name: shard.offset for name, shard in cut.shards.items()})
         return cut, "", receivers.result()
 
 
