@@ -141,8 +141,13 @@ def same_expiry(one: int, other: int) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """How far one shard is. cursor: of the scan, by database; keys: written; lasting: keys without an end, of the file."""
+    """How far one shard is.
 
+    server: run id of the server that has the file; another one scans in another order. cursor: of the scan, in database. keys:
+    written. lasting: keys without an end, of the file. loaded, expired: of the file. compared: with the cluster's.
+    """
+
+    server: str = ""
     database: int = 0
     cursor: int = 0
     begun: bool = False

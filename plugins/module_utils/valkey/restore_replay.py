@@ -24,7 +24,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.readin
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import Part, RestoreError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import View
 
-SCAN = 2000
+SCAN = 1000
 # Keys whose values are compared at once.
 COMPARE = 200
 MIGRATE_MILLISECONDS = 300_000

@@ -351,9 +351,10 @@ class _Crew:
             if not self._wait(source, client):
                 return
             keys, expired, spaces = source.loaded(client)
-            if not part.begun:
+            server = parse_server(client.call("INFO")).run_id
+            if part.server != server:
                 lasting = sum(number - ends for number, ends in spaces.values())
-                part = replace(part, lasting=lasting, loaded=keys, expired=expired)
+                part = Part(server, lasting=lasting, loaded=keys, expired=expired)
                 _check_loaded(shard, self._kind, part, spaces)
             replay = Replay(client, fleet, self._restoring.look_alone(fleet))
             part = replay.run(part, sorted(spaces), self._over, lambda step: self._keep(shard.name, step))

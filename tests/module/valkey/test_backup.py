@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from run_module import fail_module, finish, run_module, start
 from valkey_servers import ValkeyServers
 
-KEYS = 3000
+KEYS = 5000
 HASHES = 10
 # `make backup-kills` kills ten times each.
 KILLS = int(os.environ.get("HOLDFAST_KILLS", "3"))
@@ -325,3 +326,21 @@ def test_an_unfinished_restore_goes_back_to_nothing(backup: tuple[Path, str, dic
         run_module("valkey_restore", {**wish, "action": "back"})
         assert set(servers.all("DBSIZE").values()) == {"0"}
         assert "no restore was begun" in fail_module("valkey_restore", {**wish, "action": "back"})
+
+
+def test_a_server_that_died_meanwhile_begins_again(backup: tuple[Path, str, dict[str, int]], tmp_path: Path) -> None:
+    """Another process scans in another order: where the last one stood means nothing to it."""
+    copied(backup, tmp_path)
+    with ValkeyServers("9.1", 3, settings=SETTINGS) as servers:
+        form(servers)
+        wish = restoring(servers, tmp_path, label=backup[1], parallel=1)
+        while not run_module("valkey_restore", {**wish, "time_budget": 0.01})["keys"]:
+            continue
+        state = json.loads((tmp_path / "restore/valkey.json").read_text())
+        assert [part["cursor"] for part in state["parts"].values() if part["cursor"]]
+        for path in Path("/run/holdfast").glob("valkey-*/s"):
+            cli = [str(servers.programs / "valkey-cli"), "-s", str(path), "INFO", "server"]
+            told = subprocess.run(cli, capture_output=True, text=True, check=True).stdout
+            os.kill(int(re.search(r"process_id:(\d+)", told)[1]), signal.SIGKILL)  # type: ignore[index]
+        assert run_module("valkey_restore", wish)["remaining"] == 0
+        check_restored(servers, backup[2])
