@@ -62,6 +62,14 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: valkey-backups
+valkey-backups: bootstrap ## Back up, restore and drill Valkey on the running lab
+	$(PYTEST) -s molecule/default/journeys/test_valkey_backup.py
+
+.PHONY: backup-kills
+backup-kills: bootstrap ## Kill backups and restores of Valkey at random points, ten times each
+	HOLDFAST_KILLS=10 $(PYTEST) tests/module/valkey/test_backup.py -k killed
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts
@@ -95,7 +103,7 @@ faults-long: bootstrap ## Break the lab by chance for hours (FAULT_COUNT, SEED)
 	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/seed-$(SEED) --random $(FAULT_COUNT) --seed $(SEED)
 
 .PHONY: bench
-bench: bench-valkey bench-failover bench-install ## Run every benchmark and print its tables
+bench: bench-valkey bench-backup bench-failover bench-install ## Run every benchmark and print its tables
 
 .PHONY: bench-valkey
 bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli
@@ -103,6 +111,11 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
+
+.PHONY: bench-backup
+bench-backup: bootstrap ## Measure backups and restores against what people do by hand
+	python tests/bench/backup.py --version 9.1
+	python tests/bench/backup_postgresql.py
 
 .PHONY: bench-failover
 bench-failover: bootstrap ## Measure how long clients of the lab wait when what they use dies

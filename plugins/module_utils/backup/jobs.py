@@ -21,11 +21,13 @@ SECTIONS = ("full", "schema", "data", "globals")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "pgbackrest": {"type": ("full", "diff", "incr"), "repositories": list},
     "logical": {"sections": SECTIONS, "databases": list, "parallel": int, "source": ("replica", "primary")},
+    "valkey": {"type": ("rdb", "aof"), "source": ("auto", "primary", "replica")},
+    "drill": {"engines": ("postgresql", "valkey"), "probes": dict},
     "prune": {"engines": ("logical", "valkey")},
     "upload": {"engines": ("logical", "valkey"), "targets": list},
     "metrics": {},
 }
-_LISTS = {("logical", "sections"), ("prune", "engines"), ("upload", "engines")}
+_LISTS = {("logical", "sections"), ("drill", "engines"), ("prune", "engines"), ("upload", "engines")}
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
 _RATE = re.compile(r"^(\d+)([KMG]?)$")
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -159,6 +161,9 @@ def _option(where: str, value: object, wanted: Any, many: bool) -> None:
         wrong = [item for item in value if many and item not in wanted]
         if wrong:
             raise JobError(f"{where} has {wrong[0]!r}; allowed are {', '.join(wanted)}")
+    elif wanted is dict:
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) and item.get("query") for item in value):
+            raise JobError(f"{where} is {value!r}; allowed is a list of dictionaries, each with a query")
     elif wanted is int:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
             raise JobError(f"{where} is {value!r}; allowed is a whole number from 1 to 64")

@@ -31,13 +31,16 @@ READS_STORE = frozenset({"drill", "upload"})
 
 def run(context: Context, job: Job, force: bool = False) -> Result:
     """Run a job and write its result. force: also where another host's turn is. Raises BackupError."""
-    with _told(context, job) as told:
-        reason = "" if force else _not_here(context, job)
-        if reason:
-            told["result"] = Result(reason, {}, skipped=True)
-        else:
-            told["result"] = _locked(context, job)
-    _after(context, job)
+    try:
+        with _told(context, job) as told:
+            reason = "" if force else _not_here(context, job)
+            if reason:
+                told["result"] = Result(reason, {}, skipped=True)
+            else:
+                told["result"] = _locked(context, job)
+    finally:
+        # A failure, too, is to be told at once.
+        _after(context, job)
     return told["result"]
 
 
