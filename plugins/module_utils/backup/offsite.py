@@ -6,11 +6,15 @@ listed, and the next run goes on with the files that are missing.
 
 from __future__ import annotations
 
+import base64
+import datetime
 import hashlib
+import hmac
 import json
 import os
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,8 +26,10 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.contex
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 
 LIST_SECONDS = 300
+# Longer than a job may run.
+SIGNATURE_LASTS = datetime.timedelta(days=2)
 _BASE, _CRYPT = "base", "store"
-_AZURITE_HINT = ("http://", "https://")
+_SCHEMES = ("http://", "https://")
 
 
 class Target:
@@ -70,7 +76,7 @@ class Target:
 
     def rclone(self, *arguments: str, seconds: float | None = None) -> str:
         """Run rclone; return what it printed. Raises BackupError with this place's name."""
-        options = ["--retries=3", "--low-level-retries=5", "--contimeout=10s", "--timeout=60s"]
+        options = ["--retries=3", "--low-level-retries=3", "--contimeout=10s", "--timeout=60s"]
         if self._declared.get("rate"):
             options.append(f"--bwlimit={self._declared['rate']}B")
         return contexts.run(
@@ -183,22 +189,41 @@ def _s3(declared: Mapping[str, Any]) -> dict[str, Any]:
 
 def _azure(declared: Mapping[str, Any]) -> dict[str, Any]:
     endpoint = _url(declared.get("endpoint"), declared.get("port"))
-    # A store that is addressed by path has the account in it.
-    if endpoint and declared.get("uri_style") == "path":
-        endpoint += f"/{declared['account']}"
+    if endpoint and declared.get("uri_style", "host") == "path":
+        # rclone puts the account before the host name, unless it is given a whole URL with a signature.
+        query = signature(declared["account"], declared["key"], contexts.now() + SIGNATURE_LASTS)
+        return {"type": "azureblob", "sas_url": f"{endpoint}/{declared['account']}?{query}"}
     return {
         "type": "azureblob",
         "account": declared["account"],
         "key": declared.get("key"),
-        "endpoint": endpoint,
+        "endpoint": endpoint.removeprefix("https://"),
         "env_auth": "" if declared.get("key") else "true",
     }
+
+
+def signature(account: str, key: str, end: datetime.datetime) -> str:
+    """Return the query that lets a client use a storage account until a time (account SAS, blobs only)."""
+    fields = {
+        "sp": "rwdlac",
+        "ss": "b",
+        "srt": "sco",
+        "st": "",
+        "se": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "sip": "",
+        "spr": "https",
+        "sv": "2019-12-12",
+    }
+    text = "\n".join([account, *fields.values(), ""])
+    digest = hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()
+    given = {name: value for name, value in fields.items() if value}
+    return urllib.parse.urlencode({**given, "sig": base64.b64encode(digest).decode()})
 
 
 def _url(endpoint: str | None, port: int | None) -> str:
     if not endpoint:
         return ""
-    url = endpoint if endpoint.startswith(_AZURITE_HINT) else f"https://{endpoint}"
+    url = endpoint if endpoint.startswith(_SCHEMES) else f"https://{endpoint}"
     return f"{url}:{port}" if port else url
 
 

@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     placement.valkey_users,
     backup.repositories,
     backup.releases,
+    backup.schedules,
     machine.releases,
     machine.postgresql_versions,
     clock.clock_skew,
