@@ -345,7 +345,8 @@ def members(states: States) -> dict[str, Member]:
         if not state.view.myself.is_primary or state.view.alone:
             continue
         node = known[state.id]
-        found[state.id] = Member(state.id, endpoint, node.address, node.port, state.server.version)
+        known_to_clients = bool(state.view.myself.slots)
+        found[state.id] = Member(state.id, endpoint, node.address, node.port, state.server.version, known_to_clients)
     return found
 
 

@@ -176,10 +176,10 @@ class Planner:
         self._check_ids()
         dead = self._check_foreign()
         self._check_clusters()
-        owned = self._owned()
+        owned = owners(self._in_cluster())
         wished = placement.place(self._seats(owned), self.replicas)
-        healed = self._heal(owned)
-        if healed.moves or healed.settle or healed.assign:
+        healed = heal(self.by_id, owned, self.names)
+        if not healed.empty:
             healing_moves = joined(healed.moves)
             return Plan(
                 calm=self._calm(), meet=self._meet(), settle=healed.settle, heal=healing_moves, assign=healed.assign
@@ -199,6 +199,15 @@ class Planner:
             forget=(*dead, *self._leaving(busy)),
             forming=not owned,
         )
+
+    def staying(self, plan: Plan) -> list[Endpoint]:
+        """Return the servers that are members after a plan: not those that leave with it or have left already."""
+        found = []
+        for node in self.declared:
+            state = self.states[node.endpoint]
+            if node.present or not (state.view.alone or state.id in plan.forget):
+                found.append(node.endpoint)
+        return found
 
     def _name(self, node: str) -> str:
         return self.names.get(node, node)
@@ -269,19 +278,6 @@ class Planner:
             groups = [*apart, group.union(*(other for other in groups if other & group))]
         return groups
 
-    def _owned(self) -> dict[str, Ranges]:
-        """Slots by owner, each as its owner claims it; of dead owners as the others have it."""
-        owned = {state.id: state.view.myself.slots for state in self._in_cluster() if state.view.myself.slots}
-        claims = Counter(slot for claimed in owned.values() for slot in ranges.expand(claimed))
-        double = ranges.to_ranges(slot for slot, number in claims.items() if number > 1)
-        if double:
-            raise TwoOwnersError(
-                f"slots {ranges.text(double)} have two owners",
-                "The servers settle that by their epochs within seconds; if they don't, see that all reach each other's"
-                " bus ports, then run again",
-            )
-        return owned
-
     def _seats(self, owned: Mapping[str, Ranges]) -> list[Seat]:
         seats = []
         for node in self.present:
@@ -304,12 +300,6 @@ class Planner:
                 )
         make = slots.plan if self.balance or not owned else slots.keep
         return make(after, Wish(weights, pins))
-
-    def _heal(self, owned: Mapping[str, Ranges]) -> healing.Healing:
-        """Read migrating and importing marks, and who has keys of slots without an owner. Raises HealingError."""
-        owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
-        members = {node: healing.Member(state.view.myself, state.held) for node, state in self.by_id.items()}
-        return healing.Healer(members, owner_of, self.names).heal()
 
     def _reset(self, wished: Placement) -> tuple[str, ...]:
         """Replicas that are to lead a shard of their own: a primary that was drained followed another by itself."""
@@ -350,6 +340,27 @@ class Planner:
         ]
 
 
+def owners(states: Iterable[State]) -> dict[str, Ranges]:
+    """Return slots by owner, each as its owner claims it. Raises TwoOwnersError."""
+    owned = {state.id: state.view.myself.slots for state in states if state.view.myself.slots}
+    claims = Counter(slot for claimed in owned.values() for slot in ranges.expand(claimed))
+    double = ranges.to_ranges(slot for slot, number in claims.items() if number > 1)
+    if double:
+        raise TwoOwnersError(
+            f"slots {ranges.text(double)} have two owners",
+            "The servers settle that by their epochs within seconds; if they don't, see that all reach each other's"
+            " bus ports, then run again",
+        )
+    return owned
+
+
+def heal(by_id: Mapping[str, State], owned: Mapping[str, Ranges], names: Mapping[str, str]) -> healing.Healing:
+    """Read migrating and importing marks, and who has keys of slots without an owner. Raises HealingError."""
+    owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
+    members = {node: healing.Member(state.view.myself, state.held) for node, state in by_id.items()}
+    return healing.Healer(members, owner_of, names).heal()
+
+
 def joined(moves: Sequence[Move]) -> tuple[Move, ...]:
     """Return moves with neighbours between the same nodes made one."""
     found: list[Move] = []
@@ -377,8 +388,8 @@ def rows(states: States, names: Mapping[str, str]) -> list[str]:
     return sorted(found)
 
 
-def rows_after(declared: Sequence[Declared], states: States, plan: Plan, names: Mapping[str, str]) -> list[str]:
-    """Return the topology that a plan leads to, as rows shows it."""
+def rows_after(states: States, plan: Plan, names: Mapping[str, str], leaving: Iterable[str] = ()) -> list[str]:
+    """Return the topology that a plan leads to, as rows shows it. leaving: ids of nodes that are to be alone then."""
     primary_of = {state.id: state.view.myself.primary_id for state in states.values()}
     owned = {state.id: set(ranges.expand(state.view.myself.slots)) for state in states.values()}
     for old, new in plan.promote.items():
@@ -392,7 +403,7 @@ def rows_after(declared: Sequence[Declared], states: States, plan: Plan, names: 
             claimed.difference_update(moved)
         owned[move.target] |= moved
     primary_of.update(plan.replicate)
-    absent = {states[node.endpoint].id for node in declared if not node.present and node.endpoint in states}
+    absent = set(leaving)
     found = []
     for node, primary in primary_of.items():
         name = names.get(node, node)

@@ -123,7 +123,7 @@ def test_weights_move_the_fewest_slots_as_people_read_it() -> None:
     assert world.lines() == ["0-1365 node1:7000 -> node3:7002", "9558-10922 node2:7001 -> node3:7002"]
     assert world.plan(balance=False).empty
     planner = world.planner()
-    after = shape.rows_after(world.declared, planner.states, planner.plan(), planner.names)
+    after = shape.rows_after(planner.states, planner.plan(), planner.names)
     assert "node1:7000 primary 1366-5461" in after
 
 
