@@ -168,13 +168,17 @@ class Converger:
                     raise
                 time.sleep(cluster.POLL)
                 continue
-            self._check_room(states, planner, plan)
+            self._check(states, planner, plan)
             if not self.report.before:
                 self._begin(states, planner, plan)
             return states, planner, plan
 
-    def _check_room(self, states: States, planner: Planning, plan: Plan) -> None:
+    def _check(self, states: States, planner: Planning, plan: Plan) -> None:
+        """Refuse what could not be carried out, before anything is touched. Raises ShapeError, WayError, RoomError."""
+        shape.check_versions(plan, states, planner.names)
         servers = {state.id: state.server for state in states.values()}
+        versions = {node: server.version for node, server in servers.items()}
+        engines.check(plan.move, versions, planner.names, self.params["migration"])
         moves = room.limited(plan.move, servers)
         if not moves or not self.params["check_room"]:
             return

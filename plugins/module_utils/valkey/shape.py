@@ -133,10 +133,20 @@ class Plan:
 
 
 def check_declaration(declared: Sequence[Declared]) -> None:
-    """Raise ShapeError when a node is listed twice."""
+    """Raise ShapeError when a node is listed twice, has a negative weight, or shares a pinned slot with another."""
     for endpoint, number in Counter(node.endpoint for node in declared).items():
         if number > 1:
             raise ShapeError(f"node {endpoint} is listed {number} times", "List every node once")
+    pinned: dict[int, str] = {}
+    for node in declared:
+        if node.weight < 0:
+            raise ShapeError(f"weight {float(node.weight):g} of {node.name} is negative", "Use 0 to drain a node")
+        double = [slot for slot in ranges.expand(node.pinned) if pinned.setdefault(slot, node.name) != node.name]
+        if double:
+            raise ShapeError(
+                f"slots {ranges.text(ranges.to_ranges(double))} are pinned to {pinned[double[0]]} and to {node.name}",
+                "Pin each slot to one node",
+            )
 
 
 def names_of(declared: Sequence[Declared], states: States) -> dict[str, str]:
@@ -279,13 +289,20 @@ class Planner:
         return groups
 
     def _seats(self, owned: Mapping[str, Ranges]) -> list[Seat]:
+        shard_of = {node: self.by_id[node].view.myself.primary_id or node for node in self.present}
+        bound = {leader for node, leader in shard_of.items() if leader in self.by_id and self._newer(node, leader)}
         seats = []
         for node in self.present:
-            declared, myself = self.node_of[node], self.by_id[node].view.myself
-            leader = myself.primary_id or node
-            shard = leader if leader in owned else ""
-            seats.append(Seat(node, declared.host, declared.zone, declared.role, shard))
+            declared, leader = self.node_of[node], shard_of[node]
+            hint = declared.role
+            if leader in bound:
+                # A primary that is older than its replica keeps leading: it could not follow it.
+                hint = placement.PRIMARY if node == leader else ""
+            seats.append(Seat(node, declared.host, declared.zone, hint, leader if leader in owned else ""))
         return seats
+
+    def _newer(self, node: str, other: str) -> bool:
+        return self.by_id[node].server.version[:1] > self.by_id[other].server.version[:1]
 
     def _distribution(self, owned: Mapping[str, Ranges], wished: Placement) -> slots.SlotPlan:
         """Plan slots as they lie after the promotions."""
@@ -338,6 +355,23 @@ class Planner:
             for node, declared in self.node_of.items()
             if not declared.present and not self.by_id[node].view.alone and node not in set(busy)
         ]
+
+
+def check_versions(plan: Plan, states: States, names: Mapping[str, str]) -> None:
+    """Refuse what brings data of a server to one of an older major version, which can't read it. Raises ShapeError."""
+    version = {state.id: state.server for state in states.values()}
+    ways = [
+        *((move.source, move.target, "slots would move") for move in (*plan.heal, *plan.move)),
+        *((primary, replica, "it would be replicated") for replica, primary in plan.replicate.items()),
+    ]
+    for source, target, what in ways:
+        if version[source].version[:1] > version[target].version[:1]:
+            older, newer = names.get(target, target), names.get(source, source)
+            raise ShapeError(
+                f"{what} from {newer} ({version[source].version_text}) to {older} ({version[target].version_text}), which can't"
+                " read data of a newer major version",
+                f"Upgrade {older} first (update.yml)",
+            )
 
 
 def owners(states: Iterable[State]) -> dict[str, Ranges]:
