@@ -41,8 +41,9 @@ options:
     type: dict
   drain:
     description:
-      - Primaries that give all their slots to the others. They stay in the cluster, empty.
-      - Without O(weights) the others give none of theirs.
+      - Primaries that give all their slots to the others. They stay in the cluster, empty; servers with
+        C(cluster-allow-replica-migration yes), their default, turn into a replica of another primary by themselves then.
+      - Without O(weights) the others give none of theirs. A replica has nothing to give.
     type: list
     elements: str
   pins:

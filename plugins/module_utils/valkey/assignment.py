@@ -9,7 +9,7 @@ from fractions import Fraction
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, shape, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, ShapeError, State, States
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, ShapeError, States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Wish
 
 
@@ -62,7 +62,8 @@ class Assigner:
     def _wish(self) -> Wish:
         weights = {node: Fraction(1) for node in self._primaries()}
         weights.update({self._primary(name): weight for name, weight in self.request.weights.items()})
-        drained = [self._primary(name) for name in self.request.drain]
+        # What is a replica now has nothing to give: a drained primary may have turned into one.
+        drained = [node for node in map(self._member, self.request.drain) if node in weights]
         weights.update(dict.fromkeys(drained, Fraction(0)))
         pins = self._pins(self.request.layout or self.request.pins)
         for node in drained:
@@ -109,23 +110,24 @@ class Assigner:
                 "Give all of 0-16383, or use pins for some of them",
             )
 
-    def _primary(self, name: str) -> str:
-        """Return the id of a primary by what people call it."""
-        for state in self.states.values():
-            node = state.view.myself
-            if name in (node.id, self._where(state), self.names.get(node.id)):
-                if node.is_replica:
-                    primary = self._name(node.primary_id or "")
-                    raise ShapeError(
-                        f"{name} is a replica of {primary} and can't own slots",
-                        f"Name {primary}, or let {name} lead its shard first (valkey_failover)",
-                    )
-                return node.id
+    def _member(self, name: str) -> str:
+        """Return the id of a member by what people call it."""
+        for endpoint, state in self.states.items():
+            if name in (state.id, str(endpoint), state.view.myself.endpoint, self.names.get(state.id)):
+                return state.id
         known = ", ".join(self._name(node) for node in self._primaries())
         raise ShapeError(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
 
-    def _where(self, state: State) -> str:
-        return next(str(endpoint) for endpoint, found in self.states.items() if found is state)
+    def _primary(self, name: str) -> str:
+        """Return the id of a primary by what people call it."""
+        node = self.by_id[self._member(name)].view.myself
+        if node.is_replica:
+            primary = self._name(node.primary_id or "")
+            raise ShapeError(
+                f"{name} is a replica of {primary} and can't own slots",
+                f"Name {primary}, or let {name} lead its shard first (valkey_failover)",
+            )
+        return node.id
 
     def _name(self, node: str) -> str:
         return self.names.get(node, node)

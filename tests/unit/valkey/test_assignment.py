@@ -74,6 +74,10 @@ def test_a_drained_node_gives_all_and_the_others_nothing() -> None:
     assert any(move.slots == (16000, 16000) or move.target == f"{0:040x}" for move in together.move)
 
 
+def test_a_replica_has_nothing_to_drain() -> None:
+    assert planned(Request(drain=("node4",)), [*THREE, ""], replica_of={3: 1})[0].empty
+
+
 names = st.sampled_from(["node1", "node2", "node3", "node4"])
 
 
