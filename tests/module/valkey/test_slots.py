@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,13 @@ def form(servers: ValkeyServers, primaries: int) -> None:
     run_module("valkey_cluster", {"nodes": nodes, "replicas": 0, **servers.login})
 
 
+def claims(servers: ValkeyServers) -> list[list[str]]:
+    """Role, slots and marks of each server, by its own word."""
+    views = servers.all("CLUSTER", "NODES").values()
+    mine = [next(line.split() for line in view.splitlines() if "myself" in line) for view in views]
+    return [[words[2], *words[8:]] for words in mine]
+
+
 def counts(result: dict) -> dict[str, int]:
     return {node["name"]: node["slot_count"] for node in result["nodes"]}
 
@@ -51,7 +59,7 @@ def test_slots_go_where_they_are_assigned(version: str, secure: bool) -> None:
             assert weighed["done"] == planned["plan"]
             assert weighed["diff"] == planned["diff"]
             assert (planned["remaining"], weighed["slots_moved"], weighed["remaining"]) == (4096, 4096, 0)
-            assert any(line.startswith("0-") and line.endswith(f" {one} -> {four}") for line in planned["plan"])
+            assert any(re.fullmatch(rf"\d+-\d+ {one} -> {four}", line) for line in planned["plan"])
             assert set(counts(weighed).values()) == {4096}
             assert not run_module("valkey_slots", doubled)["changed"]
             servers.witness()
@@ -148,10 +156,10 @@ def test_bad_input_changes_nothing(servers: ValkeyServers, asked: dict, message:
             given[option] = {called[node]: weight for node, weight in value.items()}
         else:
             given[option] = value
-    before = servers.all("CLUSTER", "SLOTS")
+    before = claims(servers)
     found = fail_module("valkey_slots", given)
     assert message in found.replace(str(servers.ports[0]), "")
-    assert servers.all("CLUSTER", "SLOTS") == before
+    assert claims(servers) == before
 
 
 def test_data_without_room_stays() -> None:
@@ -161,7 +169,7 @@ def test_data_without_room_stays() -> None:
         fill(servers.ports[0], 60_000, 0)
         for port in servers.ports:
             used = int(servers.cli(port, "INFO", "memory").split("used_memory:")[1].split()[0])
-            servers.cli(port, "CONFIG", "SET", "maxmemory", str(used + 2 * 1024 * 1024))
+            servers.cli(port, "CONFIG", "SET", "maxmemory", str(used + 1024 * 1024))
         before = servers.all("DBSIZE")
         drain = wish(servers, drain=[names(servers)[2]])
         for check in (True, False):
