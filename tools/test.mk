@@ -72,6 +72,14 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: backups
+backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10)
+	$(PYTEST) -s molecule/default/journeys/test_backup.py
+
+.PHONY: offsite
+offsite: bootstrap ## Carry backups of the running lab to S3 and Azure Blob on this machine (packages from npm)
+	$(PYTEST) -s molecule/default/journeys/test_offsite.py
+
 .PHONY: valkey-backups
 valkey-backups: bootstrap ## Back up, restore and drill Valkey on the running lab
 	$(PYTEST) -s molecule/default/journeys/test_valkey_backup.py

@@ -79,6 +79,7 @@ RULE_NAMES = (
     "address_loopback",
     "address_not_ip",
     "address_not_on_host",
+    "backup_schedule",
     "bad_value",
     "clock_skew",
     "cluster_wide",
