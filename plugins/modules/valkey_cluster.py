@@ -404,9 +404,9 @@ class Run:
 
     def _await_jobs(self) -> None:
         """Let migrations end that an interrupted run or another tool began: they change what has to be planned."""
-        states = self.cluster.observe()
-        able = [e for e, state in states.items() if state.server.version >= atomic.FIRST_VERSION]
-        atomic.await_jobs(self.movers, able, self.params["wait_timeout"])
+        versions = self.cluster.versions()
+        able = [endpoint for endpoint, version in versions.items() if version >= atomic.FIRST_VERSION]
+        atomic.await_jobs(self.cluster.fleet, able, self.params["wait_timeout"])
 
     def begin(self, states: States, planner: Planner, plan: Plan) -> None:
         """Keep what the first look found."""
