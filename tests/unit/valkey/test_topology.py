@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, topology
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
@@ -86,7 +88,7 @@ def test_ranges_of_slots_and_of_ranges(slots: set[int], pieces: list[tuple[int, 
         (ranges.merged(overlapping), {slot for first, last in overlapping for slot in range(first, last + 1)}),
     ):
         assert set(ranges.expand(found)) == given_slots
-        assert all(one.last + 1 < other.first for one, other in zip(found, found[1:], strict=False))
+        assert all(one.last + 1 < other.first for one, other in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("line", ["nonsense", f"{A} 127.0.0.1:x@1 master - 0 0 0 connected", NODES[:60]])
