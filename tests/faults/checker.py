@@ -98,13 +98,14 @@ def check_lists(operations: Sequence[Operation], final: Mapping[str, Sequence[An
         mine = [operation for operation in operations if operation.key == key]
         whole = list(final.get(key, ()))
         violations += check_set((o for o in mine if o.kind == "write"), whole, f"list {key}")
-        violations += _repeated(key, whole) + _out_of_order(key, mine, whole) + _no_prefix(key, mine, whole)
+        violations += repeated(f"list {key}", whole) + _out_of_order(key, mine, whole) + _no_prefix(key, mine, whole)
     return violations
 
 
-def _repeated(key: str, whole: Sequence[Any]) -> list[Violation]:
+def repeated(workload: str, whole: Sequence[Any]) -> list[Violation]:
+    """Find values that a list has more than once."""
     return [
-        Violation("duplicated", f"list {key}", f"{value} is there {count} times")
+        Violation("duplicated", workload, f"{value} is there {count} times")
         for value, count in Counter(whole).items()
         if count > 1
     ]
@@ -161,6 +162,15 @@ def staleness(writes: Iterable[Operation], reads: Iterable[Operation]) -> list[t
     return found
 
 
+def check_staleness(found: Iterable[tuple[Operation, float]], limit: float, workload: str = "set") -> list[Violation]:
+    """Find reads that missed a write which had been acknowledged for longer than limit seconds (see staleness)."""
+    return [
+        Violation("stale", workload, f"{read.client} missed by {read.route} a write that was {age:.1f} s old")
+        for read, age in found
+        if age > limit
+    ]
+
+
 def check_writers(probes: Iterable[Probe]) -> list[Violation]:
     """Find two servers that would have taken writes at one time.
 
@@ -208,6 +218,29 @@ def check_acknowledgers(writes: Iterable[Operation], apart: float = 1.5) -> list
                 violations.append(Violation("two acknowledgers", write.workload, detail))
         last[write.seen] = write
     return violations
+
+
+def served(operations: Sequence[Operation], routes: Iterable[str], since: float) -> bool:
+    """Return whether a write that began after since was acknowledged by each of the routes."""
+    missing = set(routes)
+    for operation in reversed(operations):
+        # Clients record at the end of an operation, so those further back ended even earlier.
+        if not missing or operation.end < since:
+            break
+        if operation.acknowledged and operation.kind == "write" and operation.start > since:
+            missing.discard(operation.route)
+    return not missing
+
+
+def taken_over(probes: Sequence[Probe], target: str, since: float) -> float | None:
+    """Return when, after since, a server that is not named in target was first seen taking writes; None if not yet."""
+    found = None
+    for probe in reversed(probes):
+        if probe.end < since - 5.0:
+            break
+        if probe.writable and probe.start > since and probe.node not in target:
+            found = probe.end
+    return found
 
 
 def outages(operations: Iterable[Operation], threshold: float = 1.0) -> list[Outage]:

@@ -7,10 +7,14 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from faults import health
+from faults.health import Look
 
 ROOT = Path(__file__).resolve().parents[2]
 TLS = "/etc/ssl/holdfast"
@@ -18,6 +22,22 @@ STATE_QUERY = (
     "select json_build_object('primary', not pg_is_in_recovery(), 'standbys', (select count(*) from pg_stat_replication"
     " where state = 'streaming' and sync_state in ('quorum', 'sync')))"
 )
+# One shell for all that a host can say: starting one costs more than the questions.
+LOOK = """
+tls="--cacert {tls}/ca.crt --cert {tls}/valkey.pem --key {tls}/valkey.pem"
+export ETCDCTL_API=3 ETCDCTL_USER="root:$ETCD" VALKEYCLI_AUTH="$VALKEY" REDISCLI_AUTH="$VALKEY"
+timeout 5 etcdctl --command-timeout=3s --endpoints=https://127.0.0.1:2379 --cacert={tls}/ca.crt --cert={tls}/etcd-client.pem \
+  --key={tls}/etcd-client.pem endpoint health >/dev/null 2>&1 && echo etcd ok
+echo postgresql $(timeout 5 psql -XAtq -U postgres -c "{query}" 2>/dev/null)
+echo services $(systemctl is-active pgbouncer haproxy keepalived | sort -u)
+echo addresses $(ip -4 -o address show | sed 's/.*inet //; s,/.*,,')
+for port in $(ls /var/lib/valkey | grep -x '[0-9]*'); do
+  answers=$(printf 'CLUSTER INFO\nINFO replication\nCLUSTER NODES\n' |
+    timeout 5 valkey-cli --no-auth-warning --user admin --tls $tls -h {address} -p $port 2>/dev/null |
+    tr -d '\r' | grep -E '^(cluster_state|role|master_link_status):|fail' | tr '\n' ' ')
+  echo valkey $port $answers
+done
+"""
 
 
 class LabError(Exception):
@@ -157,13 +177,17 @@ class Lab:
                 return machine
         raise LabError("etcd has no leader")
 
-    def valkey(self, machine: Machine, port: int, command: str) -> str:
-        """Run a command on a Valkey instance as its administrator."""
-        return machine.answers(
+    def valkey_command(self, words: str) -> str:
+        """Return the shell's command that runs valkey-cli as the administrator."""
+        return (
             f"export VALKEYCLI_AUTH='{self.secret('valkey_admin')}' REDISCLI_AUTH='{self.secret('valkey_admin')}';"
             f" valkey-cli --no-auth-warning --user admin --tls --cacert {TLS}/ca.crt --cert {TLS}/valkey.pem"
-            f" --key {TLS}/valkey.pem -h {machine.address} -p {port} {command}"
+            f" --key {TLS}/valkey.pem {words}"
         )
+
+    def valkey(self, machine: Machine, port: int, command: str) -> str:
+        """Run a command on a Valkey instance as its administrator."""
+        return machine.answers(self.valkey_command(f"-h {machine.address} -p {port} {command}"))
 
     def valkey_ports(self, machine: Machine) -> list[int]:
         """Return the ports of a host's instances."""
@@ -178,78 +202,27 @@ class Lab:
                     return machine, port
         raise LabError(f"no Valkey instance is {role}")
 
-    # What is not well, in words; empty if all is.
+    def look(self, machine: Machine) -> Look | None:
+        """Ask a host for all it can say; None if it cannot be asked."""
+        script = LOOK.format(tls=TLS, query=STATE_QUERY, address=machine.address)
+        secrets = f"ETCD='{self.secret('etcd_root')}' VALKEY='{self.secret('valkey_admin')}'\n"
+        try:
+            return health.parse(machine.shell(f"set +e; {secrets}{script}true", timeout=30))
+        except LabError:
+            return None
 
-    def sickness(self) -> str:
+    def sickness(self, spread: bool = True) -> str:
         """Return the first thing that is not as it should be; an empty text if everything serves with full redundancy."""
-        for check in (self._hosts_sick, self._etcd_sick, self._postgresql_sick, self._pool_sick, self._valkey_sick):
-            try:
-                found = check()
-            except (LabError, ValueError, KeyError) as error:
-                found = str(error)
-            if found:
-                return found
-        return ""
+        with ThreadPoolExecutor(len(self.machines)) as pool:
+            looks = dict(zip(self.machines, pool.map(self.look, self.machines.values()), strict=True))
+        try:
+            return health.sickness(looks, self.environment["PGHOST"], spread)
+        except (ValueError, KeyError) as error:
+            return f"{type(error).__name__}: {error}"
 
-    def _hosts_sick(self) -> str:
-        return ", ".join(f"{m.name} is {m.state}" for m in self.machines.values() if m.state != "running")
-
-    def _etcd_sick(self) -> str:
-        for machine in self.machines.values():
-            self.etcdctl(machine, "endpoint health")
-        return ""
-
-    def _postgresql_sick(self) -> str:
-        found = {m.name: self._database(m) for m in self.machines.values()}
-        silent = [name for name, state in found.items() if not state]
-        if silent:
-            return f"PostgreSQL does not answer on {', '.join(silent)}"
-        primaries = [state for state in found.values() if state["primary"]]
-        if len(primaries) != 1:
-            return f"{len(primaries)} primaries"
-        want = len(found) - 1
-        return (
-            ""
-            if primaries[0]["standbys"] == want
-            else f"{primaries[0]['standbys']} of {want} replicas count for commits"
-        )
-
-    def _pool_sick(self) -> str:
-        active = {
-            m.name: m.answers("systemctl is-active pgbouncer haproxy keepalived | sort -u")
-            for m in self.machines.values()
-        }
-        down = [name for name, state in active.items() if state != "active"]
-        if down:
-            return f"a balancer's services are down on {', '.join(down)}"
-        return "" if self.balancer() else "nobody has the virtual address"
-
-    def _valkey_sick(self) -> str:
-        for machine in self.machines.values():
-            for port in self.valkey_ports(machine):
-                if "cluster_state:ok" not in self.valkey(machine, port, "CLUSTER INFO"):
-                    return f"Valkey {machine.name}:{port}: the cluster is not ok"
-                info = self.valkey(machine, port, "INFO replication")
-                if "role:slave" in info and "master_link_status:up" not in info:
-                    return f"Valkey {machine.name}:{port}: the link to its primary is down"
-                if "fail" in self.valkey(machine, port, "CLUSTER NODES"):
-                    return f"Valkey {machine.name}:{port} sees a failed node"
-        return self._valkey_crowded()
-
-    def _valkey_crowded(self) -> str:
-        """Say which host has a majority of the primaries: its loss would stop the cluster until they are spread again."""
-        counts = {
-            machine.name: sum(
-                "role:master" in self.valkey(machine, port, "INFO replication") for port in self.valkey_ports(machine)
-            )
-            for machine in self.machines.values()
-        }
-        crowded = [name for name, count in counts.items() if 2 * count > sum(counts.values())]
-        return f"{crowded[0]} has most of Valkey's primaries" if crowded else ""
-
-    def await_health(self, seconds: float) -> float:
+    def await_health(self, seconds: float, spread: bool = True) -> float:
         """Wait until nothing is sick. Returns the seconds that took. Raises LabError with what still is."""
-        return await_true(self.sickness, seconds)
+        return await_true(lambda: self.sickness(spread), seconds)
 
 
 def await_true(problem: Callable[[], str], seconds: float, pause: float = 0.2) -> float:

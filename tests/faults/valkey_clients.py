@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from valkey.cluster import ClusterNode, ValkeyCluster
@@ -13,8 +13,9 @@ from valkey.exceptions import ResponseError, ValkeyClusterException, ValkeyError
 from faults.history import History, Operation, Outcome
 from faults.lab import Lab
 
-PAUSE = 0.02
+PAUSE = 0.03
 COUNTERS = 12
+BATCH = 500
 TIMEOUT = 2.0
 WAIT_MS = 1000
 # Replies that say that the server refused the command; MOVED and ASK come as ResponseError too.
@@ -124,21 +125,30 @@ def counter(client: Client, wait: bool) -> None:
 
 def prepare(lab: Lab) -> None:
     """Remove what an earlier campaign left."""
-    cluster = connect(lab)
-    for key in list(cluster.scan_iter("fault:*", count=1000, target_nodes=ValkeyCluster.PRIMARIES)):
-        cluster.delete(key)
-    cluster.close()
+    with connect(lab) as cluster:
+        for some in _batches(cluster):
+            pipe = cluster.pipeline()
+            for key in some:
+                pipe.delete(key)
+            pipe.execute()
 
 
 def final(lab: Lab) -> dict[str, str]:
     """Read all keys of the campaign."""
-    cluster = connect(lab)
-    found = {}
-    keys = list(cluster.scan_iter("fault:*", count=1000, target_nodes=ValkeyCluster.PRIMARIES))
-    for key in keys:
-        found[key] = cluster.get(key)
-    cluster.close()
+    found: dict[str, str] = {}
+    with connect(lab) as cluster:
+        for some in _batches(cluster):
+            pipe = cluster.pipeline()
+            for key in some:
+                pipe.get(key)
+            found.update(zip(some, pipe.execute(), strict=True))
     return found
+
+
+def _batches(cluster: ValkeyCluster) -> Iterator[list[str]]:
+    keys = sorted(set(cluster.scan_iter("fault:*", count=1000, target_nodes=ValkeyCluster.PRIMARIES)))
+    for first in range(0, len(keys), BATCH):
+        yield keys[first : first + BATCH]
 
 
 def all_clients(lab: Lab, history: History, over: threading.Event) -> list[threading.Thread]:

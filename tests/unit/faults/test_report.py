@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from faults import report
-from faults.breakage import FAULTS
+from faults.catalogue import FAULTS
 from faults.checker import Outage, Violation
 from faults.history import Event, Probe
 

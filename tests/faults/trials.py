@@ -1,0 +1,153 @@
+"""Strike, show that it happened, hold, heal, wait until all is well: one fault, or a schedule of several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from faults import checker
+from faults.breakage import Wound
+from faults.catalogue import FAULTS, Fault, Until
+from faults.history import Event, History
+from faults.lab import Lab, LabError, await_true
+from faults.report import Trial
+from faults.schedule import Step, acts
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+WAYS = ("pool", "balancers")
+# How long a strike looks for what it hits: in a schedule there may be no primary at the moment.
+PATIENCE = 8.0
+# How long a schedule may take to be well again: hosts, leases and elections may follow each other.
+SCHEDULE_LIMIT = 180.0
+
+
+def attempt(lab: Lab, fault: Fault, history: History) -> Trial:
+    """Run one fault alone. What goes wrong is in the trial's problem."""
+    trial = Trial(fault.name, "", time.monotonic())
+    wound = None
+    try:
+        wound = fault.strike(lab)
+        _struck(trial, wound, history)
+        _hold(fault, trial, history)
+    except LabError as error:
+        trial.problem = f"did not happen: {error}"
+    finally:
+        if wound:
+            _heal(trial, wound)
+    trial.healed = time.monotonic()
+    history.events.append(Event(trial.healed, "heal", fault.name, trial.target))
+    _recover(lab, [trial], history, fault.limit)
+    return trial
+
+
+def _struck(trial: Trial, wound: Wound, history: History) -> None:
+    trial.start = wound.begun or trial.start
+    trial.target = wound.target
+    history.events.append(Event(trial.start, "strike", trial.fault, trial.target))
+    await_true(wound.happened, 10, 0.05)
+    trial.happened = True
+
+
+def _heal(trial: Trial, wound: Wound) -> None:
+    try:
+        wound.heal()
+    except LabError as error:
+        trial.problem = f"{trial.problem} not healed: {error}".strip()
+
+
+def _recover(lab: Lab, trials: Sequence[Trial], history: History, limit: float) -> None:
+    try:
+        lab.await_health(limit, spread=False)
+    except LabError as error:
+        for trial in trials:
+            trial.problem = f"{trial.problem} did not come back: {error}".strip()
+        return
+    for trial in trials:
+        trial.healthy = time.monotonic()
+        history.events.append(Event(trial.healthy, "healthy", trial.fault, trial.target))
+
+
+def _hold(fault: Fault, trial: Trial, history: History) -> None:
+    """Let a fault last until what it waits for was seen, at most for its time."""
+    end = trial.start + fault.hold
+    while (left := end - time.monotonic()) > 0:
+        if fault.until is not Until.TIME and _over(fault, trial, history):
+            time.sleep(min(1.0, left))
+            return
+        time.sleep(min(0.2, left))
+
+
+def _over(fault: Fault, trial: Trial, history: History) -> bool:
+    since = trial.start
+    if fault.until is Until.MOVED:
+        moved = checker.taken_over(history.probes, trial.target, since)
+        if moved is None:
+            return False
+        since = moved
+    return checker.served(history.operations, WAYS, since)
+
+
+def play(lab: Lab, steps: Sequence[Step], history: History) -> list[Trial]:
+    """Run a schedule: faults that overlap as it says, then wait until all is well."""
+    begin = time.monotonic()
+    trials: dict[Step, Trial] = {}
+    wounds: dict[Step, Wound] = {}
+    for at, act, step in acts(steps):
+        time.sleep(max(0.0, begin + at - time.monotonic()))
+        if act == "strike":
+            trials[step] = Trial(step.fault, "", time.monotonic())
+            wound = _strike(lab, trials[step], history)
+            if wound:
+                wounds[step] = wound
+        elif step in wounds:
+            _try_heal(trials[step], wounds[step], history)
+    for step, wound in wounds.items():
+        # What could not be healed while something else was broken can be now.
+        if not trials[step].healed:
+            _heal(trials[step], wound)
+            trials[step].healed = time.monotonic()
+    found = list(trials.values())
+    for trial in found:
+        trial.healed = trial.healed or time.monotonic()
+    _recover(lab, found, history, SCHEDULE_LIMIT)
+    return found
+
+
+def _strike(lab: Lab, trial: Trial, history: History) -> Wound | None:
+    """Strike as soon as there is what it hits. A fault that finds nothing to hit is told, and no failure."""
+    fault, end = BY_NAME[trial.fault], time.monotonic() + PATIENCE
+    wound = None
+    while wound is None:
+        try:
+            trial.start = time.monotonic()
+            wound = fault.strike(lab)
+        except LabError as error:
+            if time.monotonic() > end:
+                trial.skipped = str(error)
+                return None
+            time.sleep(0.5)
+    try:
+        _struck(trial, wound, history)
+    except LabError as error:
+        trial.skipped = f"did not show: {error}"
+    return wound
+
+
+def _try_heal(trial: Trial, wound: Wound, history: History) -> None:
+    try:
+        wound.heal()
+    except LabError:
+        return
+    trial.healed = time.monotonic()
+    history.events.append(Event(trial.healed, "heal", trial.fault, trial.target))
+
+
+def count(trial: Trial, history: History) -> None:
+    """Fill in what clients saw of a trial."""
+    end = (trial.healthy or time.monotonic()) + 1.0
+    recent = [o for o in history.operations if o.end > trial.start - 5.0]
+    for route in sorted({o.route for o in recent}):
+        mine = [o for o in recent if o.route == route]
+        trial.gaps[route] = checker.longest_gap(mine, trial.start, end)
+        trial.away[route] = sum(o.seconds for o in checker.outages(mine) if o.end > trial.start and o.start < end)
+    trial.errors = sum(bool(o.problem) and trial.start <= o.end <= end for o in recent)
