@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from faults import health
 from faults.health import Look
 
+Answer = TypeVar("Answer")
 ROOT = Path(__file__).resolve().parents[2]
 TLS = "/etc/ssl/holdfast"
 STATE_QUERY = (
@@ -137,17 +138,22 @@ class Lab:
         """Return all hosts but one."""
         return [other for other in self.machines.values() if other != machine]
 
+    def ask_all(self, question: Callable[[Machine], Answer]) -> dict[str, Answer]:
+        """Ask all hosts at once."""
+        with ThreadPoolExecutor(len(self.machines)) as pool:
+            return dict(zip(self.machines, pool.map(question, self.machines.values()), strict=True))
+
     def primary(self) -> Machine:
         """Return the host whose PostgreSQL takes writes."""
-        found = [m for m in self.machines.values() if self._database(m).get("primary")]
+        found = [name for name, state in self.ask_all(self._database).items() if state.get("primary")]
         if len(found) != 1:
-            raise LabError(f"{len(found)} primaries: {', '.join(m.name for m in found) or 'none'}")
-        return found[0]
+            raise LabError(f"{len(found)} primaries: {', '.join(found) or 'none'}")
+        return self.machines[found[0]]
 
     def replica(self) -> Machine:
         """Return a host whose PostgreSQL is a replica, and which does not hold the virtual address if there is one."""
-        found = self.others(self.primary())
-        return sorted(found, key=lambda m: m == self.balancer())[0]
+        holder = self.balancer()
+        return sorted(self.others(self.primary()), key=lambda machine: machine == holder)[0]
 
     def _database(self, machine: Machine) -> dict[str, Any]:
         answer = machine.answers(f'timeout 5 psql -XAtq -U postgres -c "{STATE_QUERY}"')
@@ -156,7 +162,8 @@ class Lab:
     def balancer(self) -> Machine | None:
         """Return the host that has the virtual address."""
         vip = self.environment["PGHOST"]
-        return next((m for m in self.machines.values() if f" {vip}/" in m.answers("ip -4 -o address show")), None)
+        said = self.ask_all(lambda machine: machine.answers("ip -4 -o address show"))
+        return next((self.machines[name] for name, text in said.items() if f" {vip}/" in text), None)
 
     def etcdctl(self, machine: Machine, command: str) -> str:
         """Run etcdctl as root's user on a host."""
@@ -213,10 +220,8 @@ class Lab:
 
     def sickness(self, spread: bool = True) -> str:
         """Return the first thing that is not as it should be; an empty text if everything serves with full redundancy."""
-        with ThreadPoolExecutor(len(self.machines)) as pool:
-            looks = dict(zip(self.machines, pool.map(self.look, self.machines.values()), strict=True))
         try:
-            return health.sickness(looks, self.environment["PGHOST"], spread)
+            return health.sickness(self.ask_all(self.look), self.environment["PGHOST"], spread)
         except (ValueError, KeyError) as error:
             return f"{type(error).__name__}: {error}"
 
