@@ -254,31 +254,31 @@ def etcd_quorum(lab: Lab) -> Wound:
 
 
 def etcd_data_lost(lab: Lab) -> Wound:
-    """Stop a follower and delete its data; the member is removed and added anew, as for a machine that was replaced."""
+    """Stop a follower and delete its data; it does not come back by itself, so it is replaced as a lost machine is."""
     leader = lab.etcd_leader()
     machine = lab.others(leader)[0]
     machine.shell("systemctl kill --signal KILL etcd; systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete")
-    machine.shell("systemctl start --no-block etcd")
 
     def happened() -> str:
-        # It finds that its cluster has a member of its name already, and gives up.
-        said = machine.answers("journalctl --unit etcd --since -15s | grep -c 'has already been bootstrapped'")
-        return "" if int(said or 0) else f"etcd of {machine.name} did not refuse to start"
+        left = machine.shell("find /var/lib/etcd -mindepth 2")
+        return f"{machine.name} still has {left}" if left else ""
 
-    def heal() -> None:
-        members = json.loads(lab.etcdctl(leader, "member list --write-out=json --hex"))["members"]
-        [lost] = [member for member in members if member["name"] == machine.name]
-        [url] = lost["peerURLs"]
-        lab.etcdctl(leader, f"member remove {lost['ID']}")
-        lab.etcdctl(leader, f"member add {machine.name} --peer-urls={url}")
-        # The member's own file says `new`, which is read only where there are no data.
-        machine.shell(
-            "systemctl stop etcd; d=/run/systemd/system/etcd.service.d; mkdir -p $d; echo ETCD_INITIAL_CLUSTER_STATE=existing"
-            " > /run/holdfast-rejoin.env; printf '[Service]\\nEnvironmentFile=/run/holdfast-rejoin.env\\n' > $d/zz-rejoin.conf;"
-            " systemctl daemon-reload; systemctl start --no-block etcd; rm $d/zz-rejoin.conf; systemctl daemon-reload"
-        )
+    return Wound(machine.name, happened, lambda: _rejoin_etcd(lab, leader, machine))
 
-    return Wound(machine.name, happened, heal)
+
+def _rejoin_etcd(lab: Lab, other: Machine, machine: Machine) -> None:
+    """Remove a member that lost its data and let it join anew, with another id."""
+    # It must not run meanwhile, nor have data: with the settings of a new cluster it would begin one.
+    machine.shell("systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete")
+    members = json.loads(lab.etcdctl(other, "member list --write-out=json --hex"))["members"]
+    [lost] = [member for member in members if f"https://{machine.address}:2380" in member["peerURLs"]]
+    lab.etcdctl(other, f"member remove {lost['ID']}")
+    lab.etcdctl(other, f"member add {machine.name} --peer-urls={lost['peerURLs'][0]}")
+    machine.shell(
+        "d=/run/systemd/system/etcd.service.d; mkdir -p $d; echo ETCD_INITIAL_CLUSTER_STATE=existing > /run/holdfast-rejoin.env;"
+        " printf '[Service]\\nEnvironmentFile=/run/holdfast-rejoin.env\\n' > $d/zz-rejoin.conf; systemctl daemon-reload;"
+        " systemctl start --no-block etcd; rm $d/zz-rejoin.conf; systemctl daemon-reload"
+    )
 
 
 # Disks. A small file system in memory takes the place of a directory, with what is in it, and is filled.

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,8 +26,8 @@ STATE_QUERY = (
 # One shell for all that a host can say: starting one costs more than the questions.
 LOOK = """
 tls="--cacert {tls}/ca.crt --cert {tls}/valkey.pem --key {tls}/valkey.pem"
-export ETCDCTL_API=3 ETCDCTL_USER="root:$ETCD" VALKEYCLI_AUTH="$VALKEY" REDISCLI_AUTH="$VALKEY"
-timeout 5 etcdctl --command-timeout=3s --endpoints=https://127.0.0.1:2379 --cacert={tls}/ca.crt --cert={tls}/etcd-client.pem \
+export ETCDCTL_API=3
+timeout 8 etcdctl --command-timeout=6s --endpoints=https://127.0.0.1:2379 --cacert={tls}/ca.crt --cert={tls}/etcd-client.pem \
   --key={tls}/etcd-client.pem endpoint health >/dev/null 2>&1 && echo etcd ok
 echo postgresql $(timeout 5 psql -XAtq -U postgres -c "{query}" 2>/dev/null)
 echo services $(systemctl is-active pgbouncer haproxy keepalived | sort -u)
@@ -45,10 +45,11 @@ class LabError(Exception):
     """The lab is not as the campaign needs it."""
 
 
-def run(*words: str | Path, timeout: float = 60, text: str | None = None) -> str:
-    """Run a command here and return what it wrote. Raises LabError."""
+def run(*words: str | Path, timeout: float = 60, secrets: Mapping[str, str] | None = None) -> str:
+    """Run a command here, with secrets in its environment, and return what it wrote. Raises LabError."""
+    environment = {**os.environ, **(secrets or {})}
     try:
-        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{words[0]} took longer than {timeout:.0f} s") from error
     if done.returncode:
@@ -64,14 +65,16 @@ class Machine:
     container: str
     address: str
 
-    def shell(self, script: str, timeout: float = 30) -> str:
-        """Run a shell script on the host. Raises LabError."""
-        return run("docker", "exec", self.container, "bash", "-ec", script, timeout=timeout).strip()
+    def shell(self, script: str, timeout: float = 30, secrets: Mapping[str, str] | None = None) -> str:
+        """Run a shell script on the host, with secrets in its environment. Raises LabError."""
+        names = [word for name in secrets or {} for word in ("--env", name)]
+        command = ["docker", "exec", *names, self.container, "bash", "-ec", script]
+        return run(*command, timeout=timeout, secrets=secrets).strip()
 
-    def answers(self, script: str, timeout: float = 10) -> str:
+    def answers(self, script: str, timeout: float = 10, secrets: Mapping[str, str] | None = None) -> str:
         """Run a shell script; return an empty text where that fails, as on a host that is down."""
         try:
-            return self.shell(script, timeout)
+            return self.shell(script, timeout, secrets)
         except LabError:
             return ""
 
@@ -165,12 +168,23 @@ class Lab:
         said = self.ask_all(lambda machine: machine.answers("ip -4 -o address show"))
         return next((self.machines[name] for name, text in said.items() if f" {vip}/" in text), None)
 
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """What etcdctl and valkey-cli find in their environment to be administrators."""
+        valkey = self.secret("valkey_admin")
+        return {
+            "ETCDCTL_USER": f"root:{self.secret('etcd_root')}",
+            "VALKEYCLI_AUTH": valkey,
+            "REDISCLI_AUTH": valkey,
+        }
+
     def etcdctl(self, machine: Machine, command: str) -> str:
         """Run etcdctl as root's user on a host."""
         certificate = f"{TLS}/etcd-client.pem"
         return machine.shell(
-            f"export ETCDCTL_API=3 ETCDCTL_USER='root:{self.secret('etcd_root')}'; etcdctl --command-timeout=5s"
-            f" --endpoints=https://127.0.0.1:2379 --cacert={TLS}/ca.crt --cert={certificate} --key={certificate} {command}"
+            f"export ETCDCTL_API=3; etcdctl --command-timeout=10s --endpoints=https://127.0.0.1:2379"
+            f" --cacert={TLS}/ca.crt --cert={certificate} --key={certificate} {command}",
+            secrets=self.secrets,
         )
 
     def etcd_leader(self) -> Machine:
@@ -185,16 +199,16 @@ class Lab:
         raise LabError("etcd has no leader")
 
     def valkey_command(self, words: str) -> str:
-        """Return the shell's command that runs valkey-cli as the administrator."""
+        """Return the shell's command that runs valkey-cli; as the administrator where secrets are in its environment."""
         return (
-            f"export VALKEYCLI_AUTH='{self.secret('valkey_admin')}' REDISCLI_AUTH='{self.secret('valkey_admin')}';"
-            f" valkey-cli --no-auth-warning --user admin --tls --cacert {TLS}/ca.crt --cert {TLS}/valkey.pem"
+            f"valkey-cli --no-auth-warning --user admin --tls --cacert {TLS}/ca.crt --cert {TLS}/valkey.pem"
             f" --key {TLS}/valkey.pem {words}"
         )
 
     def valkey(self, machine: Machine, port: int, command: str) -> str:
         """Run a command on a Valkey instance as its administrator."""
-        return machine.answers(self.valkey_command(f"-h {machine.address} -p {port} {command}"))
+        words = self.valkey_command(f"-h {machine.address} -p {port} {command}")
+        return machine.answers(words, secrets=self.secrets)
 
     def valkey_ports(self, machine: Machine) -> list[int]:
         """Return the ports of a host's instances."""
@@ -212,9 +226,8 @@ class Lab:
     def look(self, machine: Machine) -> Look | None:
         """Ask a host for all it can say; None if it cannot be asked."""
         script = LOOK.format(tls=TLS, query=STATE_QUERY, address=machine.address)
-        secrets = f"ETCD='{self.secret('etcd_root')}' VALKEY='{self.secret('valkey_admin')}'\n"
         try:
-            return health.parse(machine.shell(f"set +e; {secrets}{script}true", timeout=30))
+            return health.parse(machine.shell(f"set +e; {script}true", secrets=self.secrets))
         except LabError:
             return None
 

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from faults import breakage
@@ -23,11 +24,20 @@ PLAY_LIMIT = 240.0
 class Work:
     """An operator's command in the background, in a process group of its own."""
 
-    def __init__(self, *words: str | Path) -> None:
-        self._words = words
+    def __init__(self, *words: str | Path, secrets: Mapping[str, str] | None = None) -> None:
+        said, name = tempfile.mkstemp(prefix="holdfast-work-")
+        self._said = Path(name)
         self._process = subprocess.Popen(
-            words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            words,
+            cwd=ROOT,
+            env={**os.environ, **(secrets or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
+        os.close(said)
 
     @property
     def runs(self) -> bool:
@@ -54,10 +64,13 @@ class Work:
     def end(self) -> str:
         """Wait for its end, kill it if that does not come; return what it said."""
         try:
-            return self._process.communicate(timeout=PLAY_LIMIT)[0]
+            self._process.wait(PLAY_LIMIT)
         except subprocess.TimeoutExpired:
             self.kill()
-            return self._process.communicate()[0] + "\n(killed: it did not end)"
+            self._process.wait()
+        text = self._said.read_text(encoding="utf-8") if self._said.exists() else ""
+        self._said.unlink(missing_ok=True)
+        return text
 
 
 def playbook(name: str, *options: str) -> Work:
@@ -141,14 +154,9 @@ def reshard(lab: Lab) -> Wound:
     source = next(line.split()[0] for line in nodes if "myself" in line)
     target = next(line.split()[0] for line in nodes if "master" in line and "myself" not in line)
     words = f"--cluster-from {source} --cluster-to {target} --cluster-slots 1000 --cluster-yes --cluster-pipeline 1"
-    work = Work(
-        "docker",
-        "exec",
-        machine.container,
-        "bash",
-        "-c",
-        lab.valkey_command(f"--cluster reshard {machine.address}:{port} {words}"),
-    )
+    command = lab.valkey_command(f"--cluster reshard {machine.address}:{port} {words}")
+    names = [word for name in lab.secrets for word in ("--env", name)]
+    work = Work("docker", "exec", *names, machine.container, "bash", "-c", command, secrets=lab.secrets)
 
     def open_slot() -> bool:
         return "->-" in lab.valkey(machine, port, "CLUSTER NODES")
