@@ -103,6 +103,23 @@ def valkey_server(role: str, signal: str) -> Callable[[Lab], Wound]:
     return strike
 
 
+def valkey_gone(lab: Lab) -> Wound:
+    """Kill a Valkey primary and keep it down: its replica has to take over."""
+    machine, port = lab.valkey_role("master")
+    unit = f"valkey-server@{port}"
+    machine.shell(f"systemctl kill --signal KILL {unit}; systemctl stop {unit}")
+    begun = time.monotonic()
+
+    def happened() -> str:
+        return "" if machine.answers(f"systemctl is-active {unit}") != "active" else f"{unit} runs"
+
+    return Wound(machine.name, happened, lambda: _start(machine, unit), begun)
+
+
+def _start(machine: Machine, unit: str) -> None:
+    machine.shell(f"systemctl start --no-block {unit}")
+
+
 def balancer(lab: Lab) -> Machine:
     """Return the host with the virtual address."""
     machine = lab.balancer()
@@ -248,7 +265,7 @@ def etcd_quorum(lab: Lab) -> Wound:
 
     def heal() -> None:
         for machine in machines:
-            machine.shell("systemctl start --no-block etcd")
+            _start(machine, "etcd")
 
     return Wound(" and ".join(machine.name for machine in machines), happened, heal)
 

@@ -1,6 +1,6 @@
 """Break the lab while clients write, then check every acknowledged write.
 
-    python -m faults.campaign [--only NAME …] [--runs N] [--output DIRECTORY]
+    python -m faults.campaign [--only NAME …] [--runs N] [--minutes N] [--output DIRECTORY]
     python -m faults.campaign --seeds 1-100 [--output DIRECTORY]
 
 Without options: every fault once, in a fixed order. With seeds: one short schedule of faults that overlap by chance for
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import signal
 import subprocess
 import sys
@@ -90,10 +92,14 @@ def keep(lab: Lab, folder: Path, outcome: Outcome, since: float) -> None:
     print(f"history and logs of every service: {folder}", file=sys.stderr)
 
 
-def fixed(lab: Lab, faults: Sequence[Fault], folder: Path) -> int:
-    """Run faults one after the other and write the report. Returns the number of broken promises and failures."""
+def fixed(lab: Lab, faults: Sequence[Fault], folder: Path, minutes: float) -> int:
+    """Run faults one after the other and write the report. Returns the number of broken promises and failures.
+
+    None begins after minutes; what was left out by that is told.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    history, trials = History(), []
+    history: History = History()
+    trials: list[Trial] = []
     begin = time.monotonic()
     print(f"{len(faults)} faults; the lab has to be well first", flush=True)
     lab.await_health(READY)
@@ -101,6 +107,8 @@ def fixed(lab: Lab, faults: Sequence[Fault], folder: Path) -> int:
     with Clients(lab, history):
         time.sleep(SETTLE)
         for number, fault in enumerate(faults, start=1):
+            if time.monotonic() - begin > minutes * 60:
+                break
             if fault.crowding:
                 _spread(lab)
             trial = attempt(lab, fault, history)
@@ -112,7 +120,9 @@ def fixed(lab: Lab, faults: Sequence[Fault], folder: Path) -> int:
                 break
     violations, plain = judge(lab, history)
     outcome = Outcome(trials, violations, plain, history)
-    _write_report(folder, outcome, time.monotonic() - begin)
+    left = sorted({fault.name for fault in faults} - {trial.fault for trial in trials})
+    _write_report(folder, outcome, time.monotonic() - begin, left)
+    _add_figures(folder, outcome)
     if outcome.violations or outcome.failures:
         keep(lab, folder, outcome, begin)
     return len(outcome.violations) + len(outcome.failures)
@@ -126,7 +136,16 @@ def _spread(lab: Lab) -> None:
         print(f"going on: {error}", flush=True)
 
 
-def _write_report(folder: Path, outcome: Outcome, seconds: float) -> None:
+def _add_figures(folder: Path, outcome: Outcome) -> None:
+    """Add what each fault cost to what earlier runs of this folder found, and write medians and worst of all."""
+    results = folder / "trials.jsonl"
+    words = {"date": time.strftime("%Y-%m-%d"), "revision": revision(), "load": round(os.getloadavg()[1], 1)}
+    with results.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(words | asdict(trial)) + "\n" for trial in outcome.trials if trial.healthy)
+    (folder / "figures.md").write_text(report.figures(report.records(results)), encoding="utf-8")
+
+
+def _write_report(folder: Path, outcome: Outcome, seconds: float, left: Sequence[str]) -> None:
     history = outcome.history
     oldest = oldest_read(history)
     frozen_writers = len(checker.check_writers(history.probes)) - sum(
@@ -145,7 +164,9 @@ def _write_report(folder: Path, outcome: Outcome, seconds: float) -> None:
             f" Valkey writes without WAIT that were acknowledged and lost: {outcome.plain}.",
             "Errors:\n\n"
             + "\n".join(f"- {n} x {words}" for words, n in checker.problems(history.operations).most_common(15)),
-            "Not run:\n\n" + "\n".join(f"- {name}: {why}" for name, why in catalogue.NOT_RUN.items()),
+            "Not run:\n\n"
+            + "\n".join(f"- {name}: {why}" for name, why in catalogue.NOT_RUN.items())
+            + "".join(f"\n- {name}: the time was over" for name in left),
         ]
     )
     (folder / "report.md").write_text(text + "\n", encoding="utf-8")
@@ -251,6 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="parts of names of faults")
     parser.add_argument("--runs", type=int, default=1, help="how often the fixed set")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no fault of the fixed set after so long")
     parser.add_argument("--seeds", type=seeds_of, default=[], help="schedules by chance: a seed, or a range of them")
     parser.add_argument("--output", type=Path, default=Path(".cache/faults"))
     options = parser.parse_args()
@@ -259,7 +281,7 @@ def main() -> None:
         if options.seeds:
             broken = seeded(Lab(), options.seeds, faults, options.output)
         else:
-            broken = fixed(Lab(), faults * options.runs, options.output)
+            broken = fixed(Lab(), faults * options.runs, options.output, options.minutes)
     except LabError as error:
         raise SystemExit(f"campaign: {error}") from error
     sys.exit(1 if broken else 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,11 +19,16 @@ ETCD_DATA = "/var/lib/etcd/*"
 
 
 class Until(Enum):
-    """What ends a fault early. SERVED: clients of every way write again. MOVED: another server took over, then that."""
+    """What ends a fault early.
+
+    SERVED: clients of PostgreSQL write again by every way. MOVED: another server took over, then that. KEYS: clients of
+    Valkey write to every shard again.
+    """
 
     TIME = "time"
     SERVED = "served"
     MOVED = "moved"
+    KEYS = "keys"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Fault:
 
     hold: seconds until it is healed, at most; until: what ends it earlier. limit: seconds for full health after that.
     freezes: it stops what has to end the old primary: without a watchdog device that one stays open, though with nobody
-    to confirm its commits. crowding: it takes a host or a Valkey server, so no host may have most of Valkey's primaries.
+    to confirm its commits. crowding: it takes a host, so none may have most of Valkey's primaries.
     chance: whether schedules by chance may choose it.
     """
 
@@ -65,8 +70,9 @@ PROCESSES = [
     _service("HAProxy", "haproxy", b.balancer, "KILL"),
     _service("keepalived", "keepalived", b.balancer, "KILL"),
     Fault("replica killed", "kill -9 of a replica's postmaster", b.replica_postmaster("KILL")),
-    Fault("Valkey primary killed", "kill -9 of a Valkey primary", b.valkey_server("master", "KILL"), crowding=True),
-    Fault("Valkey replica killed", "kill -9 of a Valkey replica", b.valkey_server("slave", "KILL"), crowding=True),
+    Fault("Valkey primary killed", "kill -9 of a Valkey primary", b.valkey_server("master", "KILL"), 15, Until.KEYS),
+    Fault("Valkey primary gone", "kill -9 of a Valkey primary that stays down", b.valkey_gone, 20, Until.KEYS),
+    Fault("Valkey replica killed", "kill -9 of a Valkey replica", b.valkey_server("slave", "KILL")),
     Fault("postmaster stopped", "SIGSTOP of the primary's postmaster", b.postmaster("STOP"), 10),
     _service("primary's Patroni", "patroni", Lab.primary, "STOP", hold=40, until=Until.MOVED, freezes=True),
     _service("etcd follower", "etcd", _follower, "STOP", hold=6),
@@ -75,10 +81,8 @@ PROCESSES = [
     _service("HAProxy", "haproxy", b.balancer, "STOP", hold=8),
     _service("keepalived", "keepalived", b.balancer, "STOP", hold=8),
     Fault("replica stopped", "SIGSTOP of a replica's postmaster", b.replica_postmaster("STOP"), 8),
-    Fault(
-        "Valkey primary stopped", "SIGSTOP of a Valkey primary", b.valkey_server("master", "STOP"), 10, crowding=True
-    ),
-    Fault("Valkey replica stopped", "SIGSTOP of a Valkey replica", b.valkey_server("slave", "STOP"), 8, crowding=True),
+    Fault("Valkey primary stopped", "SIGSTOP of a Valkey primary", b.valkey_server("master", "STOP"), 20, Until.KEYS),
+    Fault("Valkey replica stopped", "SIGSTOP of a Valkey replica", b.valkey_server("slave", "STOP"), 8),
 ]
 
 HOSTS = [
@@ -198,22 +202,13 @@ STORES = [
     ),
 ]
 
-TWO = [
+WORK = [
     Fault(
-        "primary and etcd leader killed",
-        "the primary's host and etcd's leader at once",
-        b.primary_and_etcd_leader,
-        40,
-        Until.MOVED,
-        crowding=True,
-    ),
-    Fault(
-        "replica lost, then primary killed",
-        "a replica's host is killed, then the primary's postmaster",
-        b.both(b.host("kill", Lab.replica), b.postmaster("KILL"), 3.0),
-        30,
-        Until.MOVED,
-        crowding=True,
+        "planned switchover",
+        "switchover.yml, with nothing broken: what an operator does",
+        o.planned_switchover,
+        2,
+        chance=False,
     ),
     Fault(
         "candidate killed during switchover",
@@ -267,10 +262,40 @@ TWO = [
         crowding=True,
         chance=False,
     ),
-    Fault("power loss", "all hosts at once, cold start", b.power_loss, 2, limit=180, crowding=True),
 ]
 
-FAULTS = [*PROCESSES, *HOSTS, *NETWORKS, *STORES, *TWO]
+TWO = [
+    Fault(
+        "primary and etcd leader killed",
+        "the primary's host and etcd's leader at once",
+        b.primary_and_etcd_leader,
+        40,
+        Until.MOVED,
+        crowding=True,
+    ),
+    Fault(
+        "replica lost, then primary killed",
+        "a replica's host is killed, then the primary's postmaster",
+        b.both(b.host("kill", Lab.replica), b.postmaster("KILL"), 3.0),
+        30,
+        Until.MOVED,
+        crowding=True,
+    ),
+]
+
+POWER_LOSS = Fault("power loss", "all hosts at once, cold start", b.power_loss, 2, limit=180, crowding=True)
+
+
+def _interleaved(crowding: Sequence[Fault], calm: Sequence[Fault]) -> list[Fault]:
+    """Put faults that take a host apart: while Valkey's primaries are spread again, others can have their turn."""
+    ratio = len(calm) / max(1, len(crowding))
+    placed = [((n + 0.5) * ratio, fault) for n, fault in enumerate(crowding)] + list(enumerate(calm))
+    return [fault for _place, fault in sorted(placed, key=lambda pair: pair[0])]
+
+
+_EVERY = [*PROCESSES, *HOSTS, *NETWORKS, *STORES, *TWO, *WORK]
+# The last one ends what the others left.
+FAULTS = [*_interleaved([f for f in _EVERY if f.crowding], [f for f in _EVERY if not f.crowding]), POWER_LOSS]
 
 NOT_RUN = {
     "clock of a whole host": "containers share the machine's clock, and its kernel lets nobody set it for one of them; etcd and"

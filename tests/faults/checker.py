@@ -220,16 +220,21 @@ def check_acknowledgers(writes: Iterable[Operation], apart: float = 1.5) -> list
     return violations
 
 
-def served(operations: Sequence[Operation], routes: Iterable[str], since: float) -> bool:
-    """Return whether a write that began after since was acknowledged by each of the routes."""
-    missing = set(routes)
+def served(operations: Sequence[Operation], parts: Iterable[str], since: float) -> bool:
+    """Return whether a write that began after since was acknowledged by each of the parts (see part_of)."""
+    missing = set(parts)
     for operation in reversed(operations):
         # Clients record at the end of an operation, so those further back ended even earlier.
         if not missing or operation.end < since:
             break
         if operation.acknowledged and operation.kind == "write" and operation.start > since:
-            missing.discard(operation.route)
+            missing.discard(part_of(operation))
     return not missing
+
+
+def part_of(operation: Operation) -> str:
+    """Return what is away or not as a whole: a route, and in Valkey's cluster the shard of the key beside it."""
+    return f"{operation.route} {operation.shard}" if operation.shard >= 0 else operation.route
 
 
 def taken_over(probes: Sequence[Probe], target: str, since: float) -> float | None:
@@ -258,9 +263,20 @@ def outages(operations: Iterable[Operation], threshold: float = 1.0) -> list[Out
 
 
 def longest_gap(operations: Iterable[Operation], start: float, end: float) -> float:
-    """Return the longest time between two acknowledged operations that overlaps the window from start to end."""
-    times = sorted(operation.end for operation in operations if operation.acknowledged)
-    gaps = [later - earlier for earlier, later in pairwise(times) if later > start and earlier < end]
+    """Return the longest time between two acknowledged operations that overlaps the window from start to end.
+
+    That of the part which was away longest, where there are several.
+    """
+    parts: dict[str, list[float]] = defaultdict(list)
+    for operation in operations:
+        if operation.acknowledged:
+            parts[part_of(operation)].append(operation.end)
+    gaps = [
+        later - earlier
+        for times in parts.values()
+        for earlier, later in pairwise(sorted(times))
+        if later > start and earlier < end
+    ]
     return max(gaps, default=max(0.0, end - start))
 
 

@@ -189,14 +189,17 @@ class Lab:
 
     def etcd_leader(self) -> Machine:
         """Return the host whose etcd member leads."""
-        for machine in self.machines.values():
-            try:
-                [status] = json.loads(self.etcdctl(machine, "endpoint status --write-out=json"))
-            except LabError:
-                continue
-            if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
-                return machine
-        raise LabError("etcd has no leader")
+        leading = [name for name, leads in self.ask_all(self._leads_etcd).items() if leads]
+        if len(leading) != 1:
+            raise LabError(f"{len(leading)} members say that they lead etcd")
+        return self.machines[leading[0]]
+
+    def _leads_etcd(self, machine: Machine) -> bool:
+        try:
+            [status] = json.loads(self.etcdctl(machine, "endpoint status --write-out=json"))
+        except LabError:
+            return False
+        return bool(status["Status"]["leader"] == status["Status"]["header"]["member_id"])
 
     def valkey_command(self, words: str) -> str:
         """Return the shell's command that runs valkey-cli; as the administrator where secrets are in its environment."""

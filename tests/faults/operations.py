@@ -108,6 +108,18 @@ def switchover(victim: str) -> Callable[[Lab], Wound]:
     return strike
 
 
+def planned_switchover(lab: Lab) -> Wound:
+    """Let another member lead, by the playbook; clients only wait."""
+    primary, candidate = lab.primary(), lab.replica()
+    begun = time.monotonic()
+    said = playbook("switchover", "--extra-vars", f"switchover_candidate={candidate.name}").end()
+
+    def happened() -> str:
+        return "" if lab.primary() == candidate else f"{primary.name} still leads: {said[-800:]}"
+
+    return Wound(f"{primary.name} to {candidate.name}", happened, breakage.nothing, begun)
+
+
 def _ended(work: Work) -> None:
     work.end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,6 +135,27 @@ def timeline(
     size = f'width="{LEFT + WIDTH + 20}" height="{len(rows) * ROW + 40}"'
     style = 'font-family="sans-serif" font-size="12"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(shapes) + "\n</svg>\n"
+
+
+# The ways that PostgreSQL's clients write, and Valkey's.
+WRITES = {"PostgreSQL": ("pool", "balancers"), "Valkey": ("valkey waited", "valkey counter")}
+
+
+def figures(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return how long writers waited for each fault over all its runs, as Markdown: median and worst, in seconds."""
+    ways = [f"{name}, {figure}" for name in WRITES for figure in ("median", "worst")]
+    lines = [f"| fault | runs | {' | '.join(ways)} | errors, median | whole again, median |"]
+    lines.append("|---" * (len(ways) + 4) + "|")
+    for fault in sorted({one["fault"] for one in found}):
+        mine = [one for one in found if one["fault"] == fault]
+        cells = []
+        for routes in WRITES.values():
+            gaps = [max(one["gaps"].get(route, 0.0) for route in routes) for one in mine]
+            cells += [f"{statistics.median(gaps):.1f}", f"{max(gaps):.1f}"]
+        errors = statistics.median(one["errors"] for one in mine)
+        again = statistics.median(max(0.0, one["healthy"] - one["healed"]) for one in mine)
+        lines.append(f"| {fault} | {len(mine)} | {' | '.join(cells)} | {errors:.0f} | {again:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 # Schedules by chance: a record for each seed, and what they say together.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from faults import checker
+from faults import checker, valkey_clients
 from faults.breakage import Wound
 from faults.catalogue import FAULTS, Fault, Until
 from faults.history import Event, History
@@ -15,6 +15,7 @@ from faults.schedule import Step, acts
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 WAYS = ("pool", "balancers")
+SHARDS = tuple(f"valkey waited {shard}" for shard in range(valkey_clients.SHARDS))
 # How long a strike looks for what it hits: in a schedule there may be no primary at the moment.
 PATIENCE = 8.0
 # How long a schedule may take to be well again: hosts, leases and elections may follow each other.
@@ -24,16 +25,17 @@ SCHEDULE_LIMIT = 180.0
 def attempt(lab: Lab, fault: Fault, history: History) -> Trial:
     """Run one fault alone. What goes wrong is in the trial's problem."""
     trial = Trial(fault.name, "", time.monotonic())
-    wound = None
-    try:
-        wound = fault.strike(lab)
-        _struck(trial, wound, history)
-        _hold(fault, trial, history)
-    except LabError as error:
-        trial.problem = f"did not happen: {error}"
-    finally:
-        if wound:
+    wound = _strike(lab, trial)
+    if wound:
+        try:
+            _struck(trial, wound, history)
+            _hold(fault, trial, history)
+        except LabError as error:
+            trial.problem = f"did not happen: {error}"
+        finally:
             _heal(trial, wound)
+    else:
+        trial.problem = f"did not happen: {trial.skipped}"
     trial.healed = time.monotonic()
     history.events.append(Event(trial.healed, "heal", fault.name, trial.target))
     _recover(lab, [trial], history, fault.limit)
@@ -84,7 +86,7 @@ def _over(fault: Fault, trial: Trial, history: History) -> bool:
         if moved is None:
             return False
         since = moved
-    return checker.served(history.operations, WAYS, since)
+    return checker.served(history.operations, SHARDS if fault.until is Until.KEYS else WAYS, since)
 
 
 def play(lab: Lab, steps: Sequence[Step], history: History) -> list[Trial]:
@@ -96,9 +98,10 @@ def play(lab: Lab, steps: Sequence[Step], history: History) -> list[Trial]:
         time.sleep(max(0.0, begin + at - time.monotonic()))
         if act == "strike":
             trials[step] = Trial(step.fault, "", time.monotonic())
-            wound = _strike(lab, trials[step], history)
+            wound = _strike(lab, trials[step])
             if wound:
                 wounds[step] = wound
+                _see(trials[step], wound, history)
         elif step in wounds:
             _try_heal(trials[step], wounds[step], history)
     for step, wound in wounds.items():
@@ -113,24 +116,26 @@ def play(lab: Lab, steps: Sequence[Step], history: History) -> list[Trial]:
     return found
 
 
-def _strike(lab: Lab, trial: Trial, history: History) -> Wound | None:
-    """Strike as soon as there is what it hits. A fault that finds nothing to hit is told, and no failure."""
+def _strike(lab: Lab, trial: Trial) -> Wound | None:
+    """Strike as soon as there is what it hits; None, and the reason in the trial, where nothing is."""
     fault, end = BY_NAME[trial.fault], time.monotonic() + PATIENCE
-    wound = None
-    while wound is None:
+    while True:
+        trial.start = time.monotonic()
         try:
-            trial.start = time.monotonic()
-            wound = fault.strike(lab)
+            return fault.strike(lab)
         except LabError as error:
             if time.monotonic() > end:
                 trial.skipped = str(error)
                 return None
             time.sleep(0.5)
+
+
+def _see(trial: Trial, wound: Wound, history: History) -> None:
+    """See that it happened. In a schedule it may be hidden by another fault, which is told, and no failure."""
     try:
         _struck(trial, wound, history)
     except LabError as error:
         trial.skipped = f"did not show: {error}"
-    return wound
 
 
 def _try_heal(trial: Trial, wound: Wound, history: History) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from valkey.cluster import ClusterNode, ValkeyCluster
+from valkey.crc import key_slot
 from valkey.exceptions import ResponseError, ValkeyClusterException, ValkeyError
 
 from faults.history import History, Operation, Outcome
@@ -15,6 +16,7 @@ from faults.lab import Lab
 
 PAUSE = 0.03
 COUNTERS = 12
+SHARDS = 3
 BATCH = 500
 TIMEOUT = 2.0
 WAIT_MS = 1000
@@ -37,6 +39,11 @@ def connect(lab: Lab) -> ValkeyCluster:
         socket_connect_timeout=TIMEOUT,
         decode_responses=True,
     )
+
+
+def shard_of(key: str) -> int:
+    """Return which of the lab's shards a key is in; a failover lets another server lead, the shard stays."""
+    return key_slot(key.encode()) * SHARDS // 16384
 
 
 class Client:
@@ -78,7 +85,8 @@ class Client:
         if problem:
             self._again()
         words = (self.name, self.workload, f"valkey {self.workload}", "write", key, value)
-        self._history.operations.append(Operation(*words, start, time.monotonic(), outcome, None, problem))
+        now = time.monotonic()
+        self._history.operations.append(Operation(*words, start, now, outcome, None, problem, shard_of(key)))
 
     def _again(self) -> None:
         """Ask for the topology anew; a client that cannot even do that starts from the seeds next time."""

@@ -177,3 +177,12 @@ def test_another_server_has_taken_over_when_it_was_first_seen_to_take_writes() -
     assert checker.taken_over(probes, "a", 3.0) == pytest.approx(7.01)
     assert checker.taken_over(probes, "b", 3.0) == pytest.approx(6.01)
     assert checker.taken_over(probes, "a, b", 3.0) is None
+
+
+def test_a_shard_that_is_away_is_seen_though_others_are_there() -> None:
+    operations = [op(at=t / 10, route="valkey", shard=0) for t in range(50)]
+    operations += [op(at=t, route="valkey", shard=1) for t in (0.0, 1.0, 4.5)]
+    operations.sort(key=lambda o: o.end)
+    assert checker.longest_gap(operations, 0.0, 5.0) == pytest.approx(3.5)
+    assert checker.served(operations, ("valkey 0", "valkey 1"), 0.5) is True
+    assert checker.served([o for o in operations if o.end < 4], ("valkey 0", "valkey 1"), 1.0) is False
