@@ -107,10 +107,12 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
 
+# What clients saw of each, five times; the medians are those of all runs in the folder.
 .PHONY: bench-failover
 bench-failover: bootstrap ## Measure how long clients of the lab wait when what they use dies
-	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 \
-		--only 'postmaster killed' 'primary host killed' 'primary half cut' 'valkey primary killed' 'balancer killed'
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 --only 'postmaster killed' \
+		"primary's host killed" 'primary half cut' 'balancer killed' 'planned switchover' 'replica killed' 'etcd follower killed' \
+		'Valkey primary gone' 'Valkey replica killed' 'power loss'
 
 .PHONY: bench-install
 bench-install: bootstrap ## Measure an installation from bare hosts and a second run

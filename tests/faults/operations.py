@@ -44,6 +44,11 @@ class Work:
         """Whether it is still under way."""
         return self._process.poll() is None
 
+    @property
+    def said(self) -> str:
+        """What it said so far."""
+        return self._said.read_text(encoding="utf-8") if self._said.exists() else ""
+
     def await_moment(self, found: Callable[[], bool], what: str) -> None:
         """Wait for a moment in it. Raises LabError when it ends before that."""
 
@@ -68,7 +73,7 @@ class Work:
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
-        text = self._said.read_text(encoding="utf-8") if self._said.exists() else ""
+        text = self.said
         self._said.unlink(missing_ok=True)
         return text
 
@@ -126,32 +131,23 @@ def _ended(work: Work) -> None:
 
 def backup(lab: Lab) -> Wound:
     """Kill the primary's postmaster while pgBackRest makes a full backup; afterwards a backup has to succeed."""
-    host = backup_host(lab)
-    primary = lab.primary()
-    command = f"docker exec {host} runuser -u postgres -- pgbackrest --stanza=lab --type=full"
-    work = Work(*command.split(), "backup")
-    busy = "select count(*) from pg_stat_activity where application_name like 'pgBackRest [backup]%'"
-    work.await_moment(
-        lambda: (
-            primary.answers(f'psql -XAtq -U postgres -c "{busy}"') not in ("", "0")
-            and run(
-                "docker", "exec", host, "bash", "-c", "ls /var/lib/pgbackrest/backup/lab/*/pg_data 2>/dev/null | wc -l"
-            )
-            != "0\n"
-        ),
-        "the copying",
-    )
+    command = ["docker", "exec", backup_host(lab), "runuser", "-u", "postgres", "--", "pgbackrest", "--stanza=lab"]
+    command += ["--type=full", "--log-level-console=info", "backup"]
+    work = Work(*command)
+    # The next thing that it does is to copy.
+    work.await_moment(lambda: "check archive for prior segment" in work.said, "the copying")
     wound = breakage.postmaster("KILL")(lab)
-    under_way = work.runs
+    under_way, begun = work.runs, time.monotonic()
+
+    def happened() -> str:
+        return wound.happened() or ("" if under_way else "the backup had ended")
 
     def heal() -> None:
         work.end()
-        await_true(lab.sickness, 90)
-        run(*command.split(), "backup", timeout=PLAY_LIMIT)
+        await_true(lambda: lab.sickness(spread=False), 90)
+        run(*command, timeout=PLAY_LIMIT)
 
-    return Wound(
-        wound.target, lambda: wound.happened() or ("" if under_way else "the backup had ended"), heal, time.monotonic()
-    )
+    return Wound(wound.target, happened, heal, begun)
 
 
 def backup_host(lab: Lab) -> str:

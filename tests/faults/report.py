@@ -27,7 +27,7 @@ class Trial:
     """One fault of a campaign.
 
     gaps: longest time without an acknowledgement, by route, in seconds; away: all such times over a second together.
-    skipped: why it found nothing to hit, where something else was broken at the time.
+    failed: errors by route. skipped: why it found nothing to hit, where something else was broken at the time.
     """
 
     fault: str
@@ -39,6 +39,7 @@ class Trial:
     errors: int = 0
     problem: str = ""
     away: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
     happened: bool = False
     skipped: str = ""
 
@@ -138,13 +139,13 @@ def timeline(
 
 
 # The ways that PostgreSQL's clients write, and Valkey's.
-WRITES = {"PostgreSQL": ("pool", "balancers"), "Valkey": ("valkey waited", "valkey counter")}
+WRITES = {"PostgreSQL": ("pool", "balancers"), "Valkey": ("valkey plain",)}
 
 
 def figures(found: Sequence[Mapping[str, Any]]) -> str:
     """Return how long writers waited for each fault over all its runs, as Markdown: median and worst, in seconds."""
     ways = [f"{name}, {figure}" for name in WRITES for figure in ("median", "worst")]
-    lines = [f"| fault | runs | {' | '.join(ways)} | errors, median | whole again, median |"]
+    lines = [f"| fault | runs | {' | '.join(ways)} | errors of pool clients, median | whole again, median |"]
     lines.append("|---" * (len(ways) + 4) + "|")
     for fault in sorted({one["fault"] for one in found}):
         mine = [one for one in found if one["fault"] == fault]
@@ -152,7 +153,7 @@ def figures(found: Sequence[Mapping[str, Any]]) -> str:
         for routes in WRITES.values():
             gaps = [max(one["gaps"].get(route, 0.0) for route in routes) for one in mine]
             cells += [f"{statistics.median(gaps):.1f}", f"{max(gaps):.1f}"]
-        errors = statistics.median(one["errors"] for one in mine)
+        errors = statistics.median(one["failed"].get("pool", 0) for one in mine)
         again = statistics.median(max(0.0, one["healthy"] - one["healed"]) for one in mine)
         lines.append(f"| {fault} | {len(mine)} | {' | '.join(cells)} | {errors:.0f} | {again:.0f} |")
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from faults import checker, valkey_clients
@@ -15,7 +16,8 @@ from faults.schedule import Step, acts
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 WAYS = ("pool", "balancers")
-SHARDS = tuple(f"valkey waited {shard}" for shard in range(valkey_clients.SHARDS))
+# Of those that wait for no replica: while a shard's only replica leads, there is nobody to wait for.
+SHARDS = tuple(f"valkey plain {shard}" for shard in range(valkey_clients.SHARDS))
 # How long a strike looks for what it hits: in a schedule there may be no primary at the moment.
 PATIENCE = 8.0
 # How long a schedule may take to be well again: hosts, leases and elections may follow each other.
@@ -71,16 +73,15 @@ def _recover(lab: Lab, trials: Sequence[Trial], history: History, limit: float) 
 
 def _hold(fault: Fault, trial: Trial, history: History) -> None:
     """Let a fault last until what it waits for was seen, at most for its time."""
-    end = trial.start + fault.hold
-    while (left := end - time.monotonic()) > 0:
-        if fault.until is not Until.TIME and _over(fault, trial, history):
+    since = time.monotonic()
+    while (left := since + fault.hold - time.monotonic()) > 0:
+        if fault.until is not Until.TIME and _over(fault, trial, history, since):
             time.sleep(min(1.0, left))
             return
         time.sleep(min(0.2, left))
 
 
-def _over(fault: Fault, trial: Trial, history: History) -> bool:
-    since = trial.start
+def _over(fault: Fault, trial: Trial, history: History, since: float) -> bool:
     if fault.until is Until.MOVED:
         moved = checker.taken_over(history.probes, trial.target, since)
         if moved is None:
@@ -155,4 +156,5 @@ def count(trial: Trial, history: History) -> None:
         mine = [o for o in recent if o.route == route]
         trial.gaps[route] = checker.longest_gap(mine, trial.start, end)
         trial.away[route] = sum(o.seconds for o in checker.outages(mine) if o.end > trial.start and o.start < end)
-    trial.errors = sum(bool(o.problem) and trial.start <= o.end <= end for o in recent)
+    failed = [o for o in recent if o.problem and trial.start <= o.end <= end]
+    trial.errors, trial.failed = len(failed), dict(Counter(o.route for o in failed))

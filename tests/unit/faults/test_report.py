@@ -54,8 +54,8 @@ def test_figures_are_median_and_worst_of_the_slower_way_of_all_runs() -> None:
     runs = [
         {
             "fault": "f",
-            "gaps": {"pool": a, "balancers": b, "valkey waited": 0.5},
-            "errors": 2,
+            "gaps": {"pool": a, "balancers": b, "valkey plain": 0.5},
+            "failed": {"pool": 2, "balancers": 9},
             "healed": 5,
             "healthy": 8,
         }
