@@ -35,7 +35,7 @@ from faults.report import Trial
 from faults.trials import attempt, count, play
 from faults.verdicts import judge, oldest_read
 
-SETTLE = 2.0
+SETTLE = 1.0
 # What a lab may need to be well before a campaign, and its Valkey primaries to be spread again.
 READY = 180.0
 UNITS = ("etcd", "patroni", "haproxy", "pgbouncer", "keepalived", "valkey-server@*", "valkey-respread")

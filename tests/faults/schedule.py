@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Seconds from the beginning to the last strike: faults overlap more often than not.
-SPREAD = 8.0
+SPREAD = 6.0
 # How long a fault lasts: mostly less than what the cluster needs to notice, sometimes longer than a lease.
-HOLDS = ((0.5, 4.0), (4.0, 12.0), (22.0, 28.0))
-WEIGHTS = (5, 4, 2)
+HOLDS = ((0.5, 3.0), (3.0, 8.0), (21.0, 25.0))
+WEIGHTS = (6, 5, 2)
 
 
 @dataclass(frozen=True, slots=True)
