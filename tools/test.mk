@@ -80,7 +80,7 @@ test-lab-verify:
 
 .PHONY: test-lab-faults
 test-lab-faults:
-	@$(TEST_LAB) $(MAKE) --no-print-directory faults
+	@$(TEST_LAB) $(MAKE) --no-print-directory faults FAULTS='--minutes 12'
 
 .PHONY: test-lab-down
 test-lab-down:
