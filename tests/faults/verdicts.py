@@ -26,12 +26,13 @@ def judge(lab: Lab, history: History) -> tuple[list[Violation], int | None]:
     except (psycopg.Error, ValkeyError, ValkeyClusterException, OSError) as error:
         # What cannot be read any more is lost for those who wrote it; the report of the rest is needed all the more.
         return [Violation("unreadable", "all", f"{type(error).__name__}: {error}".splitlines()[0])], None
-    found = _postgresql(history, postgres) + _valkey(history, valkey)
+    found = postgresql_violations(history, postgres) + valkey_violations(history, valkey)
     plain = sum(o.acknowledged and o.value not in valkey for o in history.of("plain", "write"))
     return found, plain
 
 
-def _postgresql(history: History, final: postgresql.Final) -> list[Violation]:
+def postgresql_violations(history: History, final: postgresql.Final) -> list[Violation]:
+    """Return the broken promises of PostgreSQL."""
     total = postgresql.ACCOUNTS * postgresql.BALANCE
     found = checker.check_set(history.of("set", "write"), [tuple(row) for row in final.rows])
     found += checker.check_sums(history.of("bank", "read"), total)
@@ -45,7 +46,8 @@ def _postgresql(history: History, final: postgresql.Final) -> list[Violation]:
     return found + checker.check_staleness(stale, STALE_LIMIT)
 
 
-def _valkey(history: History, final: dict[str, str]) -> list[Violation]:
+def valkey_violations(history: History, final: dict[str, str]) -> list[Violation]:
+    """Return the broken promises of Valkey."""
     waited = [key for key in final if key.startswith("fault:waited:")]
     counters = {key: int(value) for key, value in final.items() if key.startswith("fault:counter:")}
     found = checker.check_set(history.of("waited", "write"), waited, "valkey, waited")
