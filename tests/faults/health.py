@@ -21,9 +21,9 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One host at one moment. postgresql: what its server says, empty where it does not answer."""
+    """One host at one moment. etcd: None where it was not asked. postgresql: what its server says, empty where it does not answer."""
 
-    etcd: bool = False
+    etcd: bool | None = None
     postgresql: Mapping[str, Any] = field(default_factory=dict)
     services: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ def parse(text: str) -> Look:
         else:
             facts[word] = rest
     return Look(
-        etcd=facts.get("etcd") == "ok",
+        etcd=None if facts.get("etcd", "unasked") == "unasked" else facts["etcd"] == "ok",
         postgresql=json.loads(facts.get("postgresql") or "{}"),
         services=frozenset(facts.get("services", "").split()),
         addresses=frozenset(facts.get("addresses", "").split()),
@@ -76,7 +76,7 @@ def sickness(looks: Mapping[str, Look | None], vip: str, spread: bool = True) ->
 
 
 def _etcd(looks: Mapping[str, Look]) -> str:
-    sick = [name for name, look in looks.items() if not look.etcd]
+    sick = [name for name, look in looks.items() if look.etcd is False]
     return f"etcd is not healthy on {', '.join(sick)}" if sick else ""
 
 

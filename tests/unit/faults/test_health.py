@@ -44,7 +44,7 @@ def test_all_well() -> None:
 @pytest.mark.parametrize(
     ("said", "sick"),
     [
-        (SAID.replace("etcd ok\n", ""), "etcd is not healthy on node1"),
+        (SAID.replace("etcd ok", "etcd sick"), "etcd is not healthy on node1"),
         (SAID.replace('{"primary" : true, "standbys" : 2}', ""), "PostgreSQL does not answer on node1"),
         (SAID.replace("true", "false"), "0 primaries"),
         (SAID.replace('"standbys" : 2', '"standbys" : 1'), "1 of 2 replicas count for commits"),
