@@ -28,6 +28,7 @@ class Trial:
 
     gaps: longest time without an acknowledgement, by route, in seconds; away: all such times over a second together.
     failed: errors by route. skipped: why it found nothing to hit, where something else was broken at the time.
+    recovering: what was sick after healing, each from which second on.
     """
 
     fault: str
@@ -42,6 +43,7 @@ class Trial:
     failed: dict[str, int] = field(default_factory=dict)
     happened: bool = False
     skipped: str = ""
+    recovering: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def recovery(self) -> float:
@@ -175,6 +177,7 @@ def record(
         "revision": revision,
         "steps": [[step.fault, step.at, step.until] for step in steps],
         "happened": [step.fault for step in steps if by_name[step.fault].happened],
+        "recovering": trials[0].recovering,
         "skipped": {trial.fault: trial.skipped for trial in trials if trial.skipped},
         "problems": sorted({trial.problem for trial in trials if trial.problem}),
         "violations": [asdict(violation) for violation in violations[:20]],

@@ -60,8 +60,20 @@ def _heal(trial: Trial, wound: Wound) -> None:
 
 
 def _recover(lab: Lab, trials: Sequence[Trial], history: History, limit: float) -> None:
+    """Wait for full health. What was sick on the way, and since when, is in the trials."""
+    begin, sick = time.monotonic(), ""
+
+    def problem() -> str:
+        nonlocal sick
+        found = lab.sickness(spread=False)
+        if found and found != sick:
+            for trial in trials:
+                trial.recovering.append((round(time.monotonic() - begin, 1), found))
+        sick = found
+        return found
+
     try:
-        lab.await_health(limit, spread=False)
+        await_true(problem, limit, pause=0.5)
     except LabError as error:
         for trial in trials:
             trial.problem = f"{trial.problem} did not come back: {error}".strip()
