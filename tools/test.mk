@@ -72,6 +72,22 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: backups
+backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10)
+	$(PYTEST) -s molecule/default/journeys/test_backup.py
+
+.PHONY: offsite
+offsite: bootstrap ## Carry backups of the running lab to S3 and Azure Blob on this machine (packages from npm)
+	$(PYTEST) -s molecule/default/journeys/test_offsite.py
+
+.PHONY: valkey-backups
+valkey-backups: bootstrap ## Back up, restore and drill Valkey on the running lab
+	$(PYTEST) -s molecule/default/journeys/test_valkey_backup.py
+
+.PHONY: backup-kills
+backup-kills: bootstrap ## Kill backups and restores of Valkey at random points, ten times each
+	HOLDFAST_KILLS=10 $(PYTEST) tests/module/valkey/test_backup.py -k killed
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts
@@ -108,7 +124,7 @@ faults-long: bootstrap ## Break the lab by chance, a schedule for each of SEEDS,
 	@PYTHONPATH=tests python -m faults.campaign --seeds $(SEEDS) --output .cache/faults/long $(FAULTS)
 
 .PHONY: bench
-bench: bench-valkey bench-failover bench-install ## Run every benchmark and print its tables
+bench: bench-valkey bench-backup bench-failover bench-install ## Run every benchmark and print its tables
 
 .PHONY: bench-valkey
 bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli
@@ -116,6 +132,11 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
+
+.PHONY: bench-backup
+bench-backup: bootstrap ## Measure backups and restores against what people do by hand
+	python tests/bench/backup.py --version 9.1
+	python tests/bench/backup_postgresql.py
 
 # What clients saw of each, five times; the medians are those of all runs in the folder.
 .PHONY: bench-failover
