@@ -62,6 +62,14 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: guard
+guard: bootstrap ## Stop the postmaster and fill the disks of the running lab's primary, with the guard and without
+	$(PYTEST) -s molecule/default/journeys/test_guard.py
+
+.PHONY: fencing
+fencing: bootstrap ## Kill the primary's host of the running lab, with and without a command that confirms it
+	$(PYTEST) -s molecule/default/journeys/test_fencing.py
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts
