@@ -70,6 +70,11 @@ guard: bootstrap ## Stop the postmaster and fill the disks of the running lab's 
 fencing: bootstrap ## Kill the primary's host of the running lab, with and without a command that confirms it
 	$(PYTEST) -s molecule/default/journeys/test_fencing.py
 
+.PHONY: sites
+sites: bootstrap ## Adopt a standalone PostgreSQL and let two sites change places, on hosts of their own
+	@tools/engine
+	$(TEST_LAB) $(PYTEST) -s molecule/default/journeys/test_sites.py
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts

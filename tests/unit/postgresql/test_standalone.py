@@ -91,7 +91,10 @@ def test_our_own_user_of_an_earlier_run_is_no_stranger() -> None:
 
 
 def test_debian_s_list_is_read() -> None:
-    text = "17  main 5432 online postgres /var/lib/postgresql/17/main /var/log/17.log\n15 old 5433 down,recovery postgres /d /l\n"
+    text = (
+        "17  main 5432 online postgres /var/lib/postgresql/17/main /var/log/postgresql/17.log\n"
+        "15 old 5433 down,recovery postgres /d /l\n"
+    )
     assert parse_clusters(text) == (
         Listed("17", "main", 5432, "online", "/var/lib/postgresql/17/main"),
         Listed("15", "old", 5433, "down,recovery", "/d"),
