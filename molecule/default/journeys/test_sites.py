@@ -5,6 +5,7 @@ On hosts of its own: HOLDFAST_LAB has to name a lab that doesn't stand. `make si
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -23,6 +24,16 @@ WEST = ("--inventory", SITES / "west")
 OLD = ("--inventory", SITES / "old")
 NAME = os.environ.get("HOLDFAST_LAB", "holdfast")
 SOCKET = "/var/run/postgresql"
+INSTALL = """
+export DEBIAN_FRONTEND=noninteractive
+rm -f /etc/postgresql-common/createcluster.d/*.conf
+if ! dpkg -s postgresql-17 ssl-cert >/dev/null 2>&1; then
+  apt-get update -q >/dev/null
+  apt-get install -qy --no-install-recommends postgresql-17 ssl-cert >/dev/null
+fi
+pg_lsclusters --no-header | grep -q main || pg_createcluster 17 main
+systemctl start postgresql@17-main
+"""
 
 
 def playbook(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -133,7 +144,7 @@ class Writers:
     def gap(self) -> float:
         """Return the longest time between two acknowledged writes, in seconds."""
         times = sorted(self.acknowledged.values())
-        return max(b - a for a, b in zip(times, times[1:], strict=False))
+        return max(b - a for a, b in itertools.pairwise(times))
 
     def lost(self, host: str) -> set[int]:
         """Return the acknowledged rows that a host doesn't have."""
@@ -155,13 +166,7 @@ def old() -> str:
     """A plain PostgreSQL of Debian with data, that listens to the network."""
     if "ledger" in shell("old1", "runuser -u postgres -- psql -XAtc '\\dt' 2>/dev/null || true"):
         return "old1"
-    shell(
-        "old1",
-        "export DEBIAN_FRONTEND=noninteractive; rm -f /etc/postgresql-common/createcluster.d/*.conf;"
-        " dpkg -s postgresql-17 >/dev/null 2>&1 || { apt-get update -q; apt-get install -qy --no-install-recommends postgresql-17; } >/dev/null;"
-        " pg_lsclusters --no-header | grep -q main || pg_createcluster 17 main;"
-        " [ -e /etc/ssl/certs/ssl-cert-snakeoil.pem ] || apt-get install -qy ssl-cert >/dev/null; systemctl start postgresql@17-main",
-    )
+    shell("old1", INSTALL)
     psql("old1", "CREATE ROLE shop LOGIN PASSWORD 'shop'; CREATE TABLE ledger (number int PRIMARY KEY)")
     return "old1"
 
