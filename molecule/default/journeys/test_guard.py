@@ -79,11 +79,8 @@ def test_a_full_disk_costs_seconds_and_its_host_waits_for_room(lab: Lab, victims
     directory = {"wal": breakage.POSTGRESQL_WAL, "data": "/var/lib/postgresql/*/*"}[what]
     target = victims.primary()
     with Newcomers(lab) as newcomers:
-        fault = breakage.full_disk("patroni", directory, "2g", lambda _lab: target)
-        strike = time.time()
-        wound = fault(victims)
+        wound = breakage.full_disk("patroni", directory, "1g", lambda _lab: target)(victims)
         struck = time.time()
-        del strike
         try:
             await_true(wound.happened, 5)
             leader = eventually(lambda: lab_leader(lab), lambda name: name not in ("", target.name), 90)
