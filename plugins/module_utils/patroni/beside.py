@@ -75,4 +75,4 @@ def ask_members(config: Mapping[str, Any], urls: Iterable[str], timeout: float) 
             return View(parse_cluster(client.get("/cluster")), is_synchronous(client.get("/config")))
         except (PatroniError, ParseError) as error:
             problem = error
-    raise PatroniError("/cluster", f"no other member answers: {problem or 'there is none'}", "Look at the other hosts")
+    raise PatroniError("/cluster", f"no other member answers ({problem or 'there is none'})", "Look at the other hosts")

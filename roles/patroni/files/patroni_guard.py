@@ -320,18 +320,23 @@ class Guard:
         if leader is None or leader.value != self._name:
             self._say(f"sick: {verdict.sick}", f"{verdict.sick}; this host does not lead, so nothing is done")
             return
-        others = [url for name, url in beside.api_urls(keys).items() if name != self._name]
-        view = beside.ask_members(self._config, others, REQUEST_SECONDS)
         token = keys.get(TOKEN)
-        reason = guard.obstacle(
-            view.cluster, self._name, view.synchronous, set(keys.list(SICK)), token.value if token else ""
-        )
+        try:
+            reason = self._obstacle(keys, token.value if token else "")
+        except PatroniError as error:
+            reason = str(error)
         if not reason and token is None and not keys.create(TOKEN, self._name, self._lease):
             reason = "another host leaves at this moment"
         if reason:
             self._say(f"stays: {reason}", f"{verdict.sick}; this host keeps the lead, {reason}")
             return
         self._leave(verdict, keys)
+
+    def _obstacle(self, keys: Keys, token: str) -> str:
+        """Return why this host must not leave, as far as another member knows. Raises PatroniError where none answers."""
+        others = [url for name, url in beside.api_urls(keys).items() if name != self._name]
+        view = beside.ask_members(self._config, others, REQUEST_SECONDS)
+        return guard.obstacle(view.cluster, self._name, view.synchronous, set(keys.list(SICK)), token)
 
     def _leave(self, verdict: guard.Verdict, keys: Keys) -> None:
         self._say("out", f"{verdict.sick}: stopping Patroni here, so that another host leads")
