@@ -42,6 +42,16 @@ packaging: bootstrap ## Build and install the collection, run its playbooks by n
 module: bootstrap ## Test the modules against real servers on this machine
 	$(PYTEST) tests/module
 
+# Runs are killed so many times for each version and way of moving.
+KILLS ?= 50
+.PHONY: valkey-kills
+valkey-kills: bootstrap ## Kill slot moves of Valkey clusters at random moments, again and again (KILLS)
+	HOLDFAST_KILLS=$(KILLS) $(PYTEST) -s tests/module/valkey/test_migration.py -k killed
+
+.PHONY: valkey-minimum
+valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and those of valkey-cli
+	HOLDFAST_PEER=1 $(PYTEST) -s tests/module/valkey/test_proofs.py -k fewest
+
 .PHONY: sanity
 sanity: bootstrap ## Run ansible-test sanity
 	tools/sanity

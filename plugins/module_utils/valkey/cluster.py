@@ -338,14 +338,15 @@ def settled(states: States, endpoints: Iterable[Endpoint]) -> bool:
 
 
 def members(states: States) -> dict[str, Member]:
-    """Return the primaries as migration engines want them."""
+    """Return the primaries as migration engines want them. A server may not know its address; its port it does."""
     known = {node.id: node for state in states.values() for node in state.view.members if node.address}
     found = {}
     for endpoint, state in states.items():
         if not state.view.myself.is_primary or state.view.alone:
             continue
-        node = known[state.id]
-        found[state.id] = Member(state.id, endpoint, node.address, node.port, state.server.version)
+        me = state.view.myself
+        address = me.address or known[state.id].address
+        found[state.id] = Member(state.id, endpoint, address, me.port, state.server.version, known=bool(me.slots))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping
 from fractions import Fraction
@@ -24,7 +25,11 @@ NODE_OPTIONS: dict[str, Any] = {
 
 
 def declared_node(item: Mapping[str, Any]) -> Declared:
-    """Turn one item of the option nodes into a Declared. Raises ShapeError for slots that are none."""
+    """Turn one item of the option nodes into a Declared. Raises ShapeError for slots that are none, and the like."""
+    if not math.isfinite(item["weight"]):
+        raise ShapeError(
+            f"{item['address']}:{item['port']}: weight {item['weight']} is no number", "Write one such as 1.5"
+        )
     try:
         pinned = ranges.parse_ranges(item["slots"])
     except ValueError as error:

@@ -302,6 +302,7 @@ class Server:
 
     offset: replication offset in bytes (of a primary what it wrote, of a replica what it received).
     link_up: state of a replica's link; True for a primary. link_silence: seconds since the link last carried data.
+    data_memory: bytes that count towards max_memory. key_memory: bytes that its keys take.
     """
 
     version: tuple[int, ...]
@@ -315,6 +316,8 @@ class Server:
     keys: int = 0
     used_memory: int = 0
     max_memory: int = 0
+    data_memory: int = 0
+    key_memory: int = 0
     attached: tuple[AttachedReplica, ...] = ()
 
     @property
@@ -341,10 +344,24 @@ def parse_server(text: str) -> Server:
             keys=sum(_keys(value) for name, value in info.items() if name.startswith("db") and name[2:].isdigit()),
             used_memory=int(info.get("used_memory", 0)),
             max_memory=int(info.get("maxmemory", 0)),
+            data_memory=int(info.get("used_memory", 0)) - int(info.get("mem_not_counted_for_evict", 0)),
+            key_memory=_key_memory(info),
             attached=tuple(_attached(info)),
         )
     except (KeyError, ValueError) as error:
         raise TopologyError("INFO", str(error)) from error
+
+
+def _key_memory(info: Mapping[str, str]) -> int:
+    """What is used beyond an empty server's own, the buffers of replicas and those of clients."""
+    others = (
+        "used_memory_startup",
+        "mem_total_replication_buffers",
+        "mem_clients_normal",
+        "mem_clients_slaves",
+        "mem_cluster_links",
+    )
+    return max(0, int(info.get("used_memory", 0)) - sum(int(info.get(name, 0)) for name in others))
 
 
 def _keys(value: str) -> int:
