@@ -28,7 +28,6 @@ INSTALL = """
 export DEBIAN_FRONTEND=noninteractive
 rm -f /etc/postgresql-common/createcluster.d/*.conf
 if ! dpkg -s postgresql-17 ssl-cert >/dev/null 2>&1; then
-  apt-get update -q >/dev/null
   apt-get install -qy --no-install-recommends postgresql-17 ssl-cert >/dev/null
 fi
 pg_lsclusters --no-header | grep -q main || pg_createcluster 17 main
@@ -109,6 +108,19 @@ def psql(host: str, statement: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def wait_for(host: str, statement: str, answer: str) -> None:
+    """Wait until a host answers that."""
+    deadline = time.time() + 120
+    found = ""
+    while found != answer:
+        assert time.time() < deadline, f"{host}: {statement}: {found}"
+        time.sleep(0.5)
+        try:
+            found = psql(host, statement)
+        except AssertionError as error:
+            found = str(error)
 
 
 class Writers:
@@ -218,8 +230,7 @@ def test_a_second_site_follows(old: str) -> None:
     print(changed)
     assert psql("node2", "SELECT pg_is_in_recovery()") == "t"
     psql("node1", "INSERT INTO ledger VALUES (-1)")
-    time.sleep(2)
-    assert psql("node2", "SELECT count(*) FROM ledger WHERE number = -1") == "1"
+    wait_for("node2", "SELECT count(*) FROM ledger WHERE number = -1", "1")
     assert succeed(*WEST, "playbooks/site.yml") == {}
 
 
@@ -250,7 +261,7 @@ def test_sites_change_places_without_a_loss() -> None:
 
 def test_a_site_that_is_lost_is_replaced_and_comes_back_as_a_standby() -> None:
     psql("node2", "INSERT INTO ledger VALUES (-2)")
-    time.sleep(2)
+    wait_for("node1", "SELECT count(*) FROM ledger WHERE number = -2", "1")
     subprocess.run(["docker", "kill", f"{NAME}-node2"], check=True, capture_output=True)
     try:
         succeed(*EAST, "playbooks/promote_cluster.yml", "--extra-vars", "confirm_promote=east")
@@ -259,8 +270,7 @@ def test_a_site_that_is_lost_is_replaced_and_comes_back_as_a_standby() -> None:
         psql("node1", "INSERT INTO ledger VALUES (-3)")
     finally:
         subprocess.run(["docker", "start", f"{NAME}-node2"], check=True, capture_output=True)
-    time.sleep(20)
+    wait_for("node2", "SELECT pg_is_in_recovery()", "f")
     # It comes back as a primary of its own, which nobody reaches as long as applications are led to the other site.
     succeed(*WEST, "playbooks/demote_cluster.yml", "--extra-vars", "confirm_demote=west")
-    time.sleep(3)
-    assert psql("node2", "SELECT count(*) FROM ledger WHERE number = -3") == "1"
+    wait_for("node2", "SELECT count(*) FROM ledger WHERE number = -3", "1")
