@@ -34,7 +34,7 @@ VOTE_SECONDS = 5
 SPARE_SECONDS = 60
 ANSWERS = (0, errno.ECONNREFUSED, errno.ECONNRESET)
 VOTES = "fencing/silent/"
-TOKEN = "fencing/at-work"
+TOKEN = "fencing/at-work/"
 
 
 def answers(address: str, ports: list[int], seconds: float) -> bool:
@@ -86,11 +86,8 @@ class Fencing:
     def _read(self) -> tuple[fencing.Leader | None, str]:
         """Return who leads, and the address of that member's host."""
         keys = self._store()
-        found = keys.get(beside.LEADER)
-        if found is None:
-            return None, ""
-        leader = fencing.Leader(found.value, found.lease)
-        if leader.name == self._name:
+        leader = self._leader(keys)
+        if leader is None or leader.name == self._name:
             return leader, ""
         if self._memory.leader == leader and self._address:
             return leader, self._address
@@ -137,30 +134,34 @@ class Fencing:
         if reason := fencing.obstacle(view.cluster, self._name, leader, view.synchronous, votes):
             self._say(f"{leader.name} is silent; it is not powered off, {reason}")
             return
+        # One order for one lease, whatever comes of it: the token stays until it ends.
         token = keys.grant(int(self._settings["timeout"]) + SPARE_SECONDS)
-        if not keys.create(TOKEN, f"{self._name} powers {leader.name} off", token):
+        if not keys.create(TOKEN + leader.lease, f"{self._name} powers {leader.name} off", token):
             keys.revoke(token)
-            self._say(f"{leader.name} is silent; another member powers it off, or failed to a moment ago")
+            self._say(f"{leader.name} is silent; another member powers it off, or tried to a moment ago")
             return
-        if self._fence(leader, keys):
-            keys.revoke(token)
+        if self._leader(keys) == leader:
+            self._fence(leader, keys)
 
-    def _fence(self, leader: fencing.Leader, keys: Keys) -> bool:
-        """Run the command and end the lease where that is safe; return whether it was."""
+    @staticmethod
+    def _leader(keys: Keys) -> fencing.Leader | None:
+        found = keys.get(beside.LEADER)
+        return fencing.Leader(found.value, found.lease) if found else None
+
+    def _fence(self, leader: fencing.Leader, keys: Keys) -> None:
+        """Run the command and end the lease where that is safe."""
         print(f"{leader.name} ({self._address}) is silent: powering it off", flush=True)
         begun = time.monotonic()
         status, said = self._run(leader)
         # Whatever of it answers now was sent after the command had ended.
         answered = status == 0 and answers(self._address, self._settings["ports"], 2 * ANSWER_SECONDS)
-        found = patiently(lambda: keys.get(beside.LEADER), REVOKE_SECONDS)
-        after = fencing.Leader(found.value, found.lease) if found else None
+        after = patiently(lambda: self._leader(keys), REVOKE_SECONDS)
         if reason := fencing.refusal(status, answered, leader, after):
             print(f"the lease of {leader.name} is not ended: {reason}. {said}".strip(), file=sys.stderr, flush=True)
-            return False
+            return
         # etcd's leader may have died with the host: it is asked again until there is another one.
         patiently(lambda: keys.revoke(leader.lease), REVOKE_SECONDS)
         print(f"{leader.name} is off, its lease is ended, {time.monotonic() - begun:.1f} s after the order", flush=True)
-        return True
 
     def _run(self, leader: fencing.Leader) -> tuple[int | None, str]:
         """Return the command's exit status, None where it didn't end in time, and the last thing it said."""
