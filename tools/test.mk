@@ -155,11 +155,16 @@ bench-backup: bootstrap ## Measure backups and restores against what people do b
 	python tests/bench/backup.py --version 9.1
 	python tests/bench/backup_postgresql.py
 
+.PHONY: faults-page
+faults-page: bootstrap ## Write docs/benchmarks/faults.md out of the results of bench-failover and faults-long
+	@PYTHONPATH=tests python -m faults.page
+
 # What clients saw of each, five times; the medians are those of all runs in the folder.
+BENCH_RUNS ?= 5
 .PHONY: bench-failover
 bench-failover: bootstrap ## Measure how long clients of the lab wait when what they use dies
-	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 --only 'postmaster killed' \
-		"primary's host killed" 'primary half cut' 'balancer killed' 'planned switchover' 'replica killed' 'etcd follower killed' \
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs $(BENCH_RUNS) --only 'postmaster killed' \
+		"primary's host killed" 'primary half cut' 'primary cut off' 'balancer killed' 'planned switchover' 'replica killed' 'etcd follower killed' \
 		'Valkey primary gone' 'Valkey replica killed' 'power loss'
 
 .PHONY: bench-install
