@@ -49,8 +49,10 @@ def problem(endpoint: Endpoint, wished: str, seen: Seen) -> str:
         return f"it shows another certificate than the one in {endpoint.certificate}"
     if not seen.own.taken:
         return "it refuses the cluster's own certificate"
-    if not endpoint.demands:
-        return ""
+    return _trust_problem(seen) if endpoint.demands else ""
+
+
+def _trust_problem(seen: Seen) -> str:
     if seen.trusted is not None and not seen.trusted.taken:
         return "it does not trust the new authority yet" + (f" ({seen.trusted.error})" if seen.trusted.error else "")
     if seen.distrusted is not None and seen.distrusted.taken:

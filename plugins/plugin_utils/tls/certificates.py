@@ -121,6 +121,7 @@ def reason_to_issue(
     authority: Authority,
     now: datetime.datetime,
     renew_before: datetime.timedelta,
+    *,
     since: datetime.datetime | None = None,
 ) -> str:
     """Return why the leaf must be issued anew, or an empty text where it is as wished.
@@ -130,7 +131,7 @@ def reason_to_issue(
     certificate = leaf.certificate
     if not _is_trusted(leaf, authority):
         return "issued by another authority"
-    if authority.key is not None and not _issued(authority.signing, certificate):
+    if since is not None and authority.key is not None and not _issued(authority.signing, certificate):
         return "issued by the authority that is being replaced"
     if since is not None and certificate.not_valid_before_utc + BACKDATE < since:
         return f"older than the rotation of {since:%Y-%m-%d %H:%M:%S} UTC"
@@ -194,9 +195,7 @@ def make_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def make_authority(
-    organization: str, key, now: datetime.datetime, days: int, mark: str = ""
-) -> x509.Certificate:
+def make_authority(organization: str, key, now: datetime.datetime, days: int, mark: str = "") -> x509.Certificate:
     """Return a self-signed CA certificate for the key, valid for `days`, that issues leaves only.
 
     Parameters: mark, added to its name, so that people can tell the authorities of a rotation apart.

@@ -55,9 +55,7 @@ class Taken:
 class Rotation:
     """The rotation in one folder."""
 
-    def __init__(
-        self, folder: str, organization: str, now: datetime.datetime, ca_days: int, check_mode: bool
-    ) -> None:
+    def __init__(self, folder: str, organization: str, now: datetime.datetime, ca_days: int, check_mode: bool) -> None:
         self._folder = folder
         self._organization = organization
         self._now = now
@@ -74,11 +72,15 @@ class Rotation:
                 raise StoreError([f"Nothing was changed: {refused}"])
             authority = self._authority()
             if step == "begin" and authority.key is None:
-                raise StoreError([f"Nothing was changed: {self._path('ca.key')} is missing: put it back for the rotation"])
+                raise StoreError(
+                    [f"Nothing was changed: {self._path('ca.key')} is missing: put it back for the rotation"]
+                )
             taken = take(state, step, self._now)
             if taken != state:
                 self._do(f"take the step {step}", STATE_FILE, taken.to_json().encode())
-            {"leaves": lambda _: None, "begin": self._begin, "switch": self._switch, "finish": self._finish}[step](authority)
+            {"leaves": lambda _: None, "begin": self._begin, "switch": self._switch, "finish": self._finish}[step](
+                authority
+            )
             return Taken(taken, tuple(self._texts))
 
     def prove(self, step: str) -> Taken:
@@ -88,7 +90,9 @@ class Rotation:
             if self._check_mode:
                 return Taken(state)
             if state.step != step:
-                raise StoreError([f"the step under way is {state.step or 'none'} now, not {step}: another run was faster"])
+                raise StoreError(
+                    [f"the step under way is {state.step or 'none'} now, not {step}: another run was faster"]
+                )
             proven = prove(state)
             if proven == state:
                 return Taken(state)
@@ -159,7 +163,10 @@ def strangers(folder: str, organization: str, now: datetime.datetime) -> tuple[S
     """
     with locked(folder, True):
         state = read_rotation(folder)
-        names = {"begin": ("trusted", "ca.crt", "ca.key.next"), "finish": ("distrusted", "ca.crt.previous", "ca.key.previous")}
+        names = {
+            "begin": ("trusted", "ca.crt", "ca.key.next"),
+            "finish": ("distrusted", "ca.crt.previous", "ca.key.previous"),
+        }
         if state.step not in names:
             return state, {}
         kind, certificates, key_name = names[state.step]

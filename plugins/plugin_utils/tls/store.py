@@ -148,7 +148,7 @@ class Store:
         except CertificateError as error:
             return str(error)
         renew_before = datetime.timedelta(days=self._terms.renew_days)
-        return reason_to_issue(leaf, wish, authority, self._terms.now, renew_before, self._rotation.since)
+        return reason_to_issue(leaf, wish, authority, self._terms.now, renew_before, since=self._rotation.since)
 
     def _issue(self, path: str, wish: Wish, authority: Authority):
         try:
