@@ -33,12 +33,21 @@ _value:
   sample: [vault_admin is empty]
 """
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.secrets.strength import weakness
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.variables import secret_fault
 
 
 def weak_passwords(passwords):
     """Return what is wrong with each."""
-    return [text for name, password in passwords.items() if (text := weakness(name, password))]
+    faults = {name: fault(name, password) for name, password in passwords.items()}
+    return [f"{name}: found {found}" for name, found in faults.items() if found]
+
+
+def fault(name, password):
+    """Return what is wrong with one password: what the preflight refuses, and what clients read in different ways."""
+    text = str(password)
+    if not text.isascii() or any(ord(character) < 32 for character in text):
+        return "characters that are not plain ASCII"
+    return secret_fault(password, [name])
 
 
 class FilterModule:
