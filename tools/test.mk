@@ -62,6 +62,10 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: rotation
+rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
+	$(PYTEST) -s molecule/default/journeys/test_rotation.py
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts

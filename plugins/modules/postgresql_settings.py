@@ -63,7 +63,7 @@ problems:
   type: list
   elements: str
   returned: always
-  sample: ["work_mem is '16mb', of which the unit 'mb' is not known here; allowed is a number with or without one of B, kB, MB, GB, TB, 64 to 2147483647 in units of kB"]
+  sample: ["wal_level is 'full', allowed are minimal, replica, logical"]
 """
 
 from ansible.module_utils.basic import AnsibleModule

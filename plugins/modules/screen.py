@@ -44,6 +44,10 @@ options:
     description: Address of each host by its name.
     type: dict
     required: true
+  declared:
+    description: Patroni's timings as the inventory wants them, in seconds.
+    type: dict
+    default: {}
   engines:
     description: What the inventory has.
     type: list
@@ -87,6 +91,16 @@ options:
         type: list
         elements: dict
         required: true
+      asked:
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.routing_info).
+        type: list
+        elements: dict
+        default: []
+      served:
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.tls_check).
+        type: list
+        elements: dict
+        default: []
   checks:
     description: Results of M(holdfast.persistence.ask) with the check modules of engines, one entry for each host.
     type: dict

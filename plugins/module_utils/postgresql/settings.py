@@ -18,7 +18,9 @@ KIB = 1024
 MEMORY = {"B": 1, "kB": KIB, "MB": KIB**2, "GB": KIB**3, "TB": KIB**4}
 # In microseconds.
 TIME = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
-NUMBER = re.compile(r"\s*(?P<number>[+-]?(?:0[xX][0-9a-fA-F]+|\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?))\s*(?P<unit>[A-Za-z]*)\s*\Z")
+NUMBER = re.compile(
+    r"\s*(?P<number>[+-]?(?:0[xX][0-9a-fA-F]+|\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?))\s*(?P<unit>[A-Za-z]*)\s*\Z"
+)
 BOOLEANS = ("true", "false", "yes", "no", "on", "off")
 # Patroni sets these itself and drops what it is told.
 PATRONIS_OWN = frozenset(("cluster_name", "hot_standby", "listen_addresses", "port"))

@@ -23,7 +23,23 @@ _RESERVED_DATABASES = {"pgbouncer": "PgBouncer's own console", "postgres": "the 
 _OTHERS = 15
 _SUPERUSER_RESERVED = 3
 _HBA_METHODS = frozenset(
-    "trust reject scram-sha-256 md5 password gss sspi ident peer ldap radius cert pam bsd oauth".split()
+    [
+        "trust",
+        "reject",
+        "scram-sha-256",
+        "md5",
+        "password",
+        "gss",
+        "sspi",
+        "ident",
+        "peer",
+        "ldap",
+        "radius",
+        "cert",
+        "pam",
+        "bsd",
+        "oauth",
+    ]
 )
 _HBA_TYPES = frozenset(("local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"))
 # Who may not be kept out: Patroni's superuser, replication, and the user that rewinds and checks.
