@@ -180,6 +180,7 @@ def valkey_access(lab: Lab) -> dict[str, Any]:
 
 def authorities(lab: Lab) -> list[str]:
     """Return the digests of the trusted certificates on the controller and on every host, which agree."""
+
     def digests(text: str) -> list[str]:
         return re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END", text, re.DOTALL)
 
@@ -200,7 +201,9 @@ def leaves(lab: Lab) -> dict[str, str]:
 
 def started(lab: Lab) -> dict[str, str]:
     """Return when PostgreSQL's postmasters and PgBouncers began."""
-    command = "head -1 /var/lib/postgresql/*/*/postmaster.pid; systemctl show --value -p ExecMainStartTimestamp pgbouncer"
+    command = (
+        "head -1 /var/lib/postgresql/*/*/postmaster.pid; systemctl show --value -p ExecMainStartTimestamp pgbouncer"
+    )
     return {name: host.check_output(command) for name, host in lab.hosts.items()}
 
 
@@ -250,7 +253,14 @@ def test_the_authority_is_replaced(lab: Lab, step: str, trusted: int) -> None:
 
 
 def test_passwords_rotate(lab: Lab) -> None:
-    names = ["postgresql_superuser", "postgresql_replication", "postgresql_rewind", "pgbouncer", "etcd_root", "etcd_patroni"]
+    names = [
+        "postgresql_superuser",
+        "postgresql_replication",
+        "postgresql_rewind",
+        "pgbouncer",
+        "etcd_root",
+        "etcd_patroni",
+    ]
     names += ["postgresql_user_orderuser", "valkey_admin", "valkey_user_orderapp"]
     old, processes = {name: lab.secret(name) for name in names}, started(lab)
     # New connections use the password of the moment: those between two steps may meet the one that is just going.

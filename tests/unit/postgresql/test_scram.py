@@ -9,7 +9,10 @@ from hypothesis import settings as options
 from hypothesis import strategies as st
 
 # Made by PostgreSQL 17: SET password_encryption = 'scram-sha-256'; ALTER ROLE x PASSWORD 'pencil and paper';
-KNOWN = "SCRAM-SHA-256$4096:zYE/zdZvahQ9qEkvVjJVkg==$aLD1USDfDQTaSYDbXvISbhH7n85PQk/OC2yHtC2CwX8=:QJEjnmRb00VXXVnzIhjSZdbQ9a1xOYRglLuDr8NvaKE="
+KNOWN = (
+    "SCRAM-SHA-256$4096:zYE/zdZvahQ9qEkvVjJVkg==$"
+    "aLD1USDfDQTaSYDbXvISbhH7n85PQk/OC2yHtC2CwX8=:QJEjnmRb00VXXVnzIhjSZdbQ9a1xOYRglLuDr8NvaKE="
+)
 
 
 def test_a_verifier_of_postgresql_is_recognised():
@@ -37,5 +40,13 @@ def test_weak_passwords_are_named_and_never_shown():
         "empty": "", "short": "hunter2", "name_of_it": "name_of_it", "well": "changeme12345", "same": "a" * 20,
         "line": "with a\nline break in it", "umlaut": "Käsebrötchen mit Ei", "good": "Zm9vYmFyYmF6cXV4MTIz",
     })  # fmt: skip
-    assert [text.partition(":")[0] for text in found] == ["empty", "short", "name_of_it", "well", "same", "line", "umlaut"]
+    assert [text.partition(":")[0] for text in found] == [
+        "empty",
+        "short",
+        "name_of_it",
+        "well",
+        "same",
+        "line",
+        "umlaut",
+    ]
     assert "hunter2" not in "".join(found)

@@ -67,13 +67,25 @@ def test_what_the_server_takes(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("work_mem", "16mb", "of which the unit 'mb' is not known here; allowed is a number with or without one of B, kB, MB, GB, TB"),
+        (
+            "work_mem",
+            "16mb",
+            "of which the unit 'mb' is not known here; allowed is a number with or without one of B, kB, MB, GB, TB",
+        ),
         ("work_mem", "32kB", "allowed is 64 to 2147483647 in units of kB"),
-        ("work_mem", "much", "allowed is a number with or without one of B, kB, MB, GB, TB, 64 to 2147483647 in units of kB"),
+        (
+            "work_mem",
+            "much",
+            "allowed is a number with or without one of B, kB, MB, GB, TB, 64 to 2147483647 in units of kB",
+        ),
         ("shared_buffers", "64kB", "allowed is 16 to 1073741823 in units of 8kB"),
         ("checkpoint_timeout", "10s", "allowed is 30 to 86400 in units of s"),
         ("checkpoint_timeout", "15MB", "of which the unit 'MB' is not known here"),
-        ("max_connections", "200MB", "of which the unit 'MB' is not known here; allowed is a number without a unit, 1 to 262143"),
+        (
+            "max_connections",
+            "200MB",
+            "of which the unit 'MB' is not known here; allowed is a number without a unit, 1 to 262143",
+        ),
         ("max_connections", 0, "allowed is 1 to 262143"),
         ("checkpoint_completion_target", 2, "allowed is 0 to 1"),
         ("wal_level", "archived", "allowed are minimal, replica, logical"),
@@ -97,7 +109,10 @@ def test_settings_of_extensions_that_are_declared_or_loaded():
     assert list(problems({"auto_explain.log_min_duration": "1s"}, SETTINGS, ["auto_explain"])) == []
     loads = {"shared_preload_libraries": "auto_explain, pg_stat_statements", "pg_stat_statements.max": 5000}
     assert list(problems(loads, SETTINGS)) == []
-    known = {**SETTINGS, **from_rows([("pg_stat_statements.max", "integer", None, "100", "1073741823", None, "postmaster")])}
+    known = {
+        **SETTINGS,
+        **from_rows([("pg_stat_statements.max", "integer", None, "100", "1073741823", None, "postmaster")]),
+    }
     (found,) = problems({"pg_stat_statements.maximum": 5000}, known)
     assert "did you mean pg_stat_statements.max?" in found
 

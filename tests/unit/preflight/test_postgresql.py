@@ -110,5 +110,8 @@ def test_few_users_need_fewer_connections(sample):
 def test_own_sizes_of_a_database_count(sample):
     wide = {**POOLS, "pgbouncer_databases": [{"name": "orderdb", "max_connections": 100}]}
     assert sample.variables(**wide).only("pool_size").found.startswith("300 connections")
-    replicas = {**POOLS, "pgbouncer_databases": [{"name": "orderdb_ro", "max_connections": 1000, "target": "read_only"}]}
+    replicas = {
+        **POOLS,
+        "pgbouncer_databases": [{"name": "orderdb_ro", "max_connections": 1000, "target": "read_only"}],
+    }
     assert "pool_size" not in sample.variables(**replicas).rules()
