@@ -111,9 +111,9 @@ def _patroni(patroni: Model | None) -> list[str]:
 
 
 def _promotion(line: Model) -> str:
-    when = str(line.get("time") or "").partition(".")[0].replace("T", " ")
-    leader = f" to {line['leader']}" if line.get("leader") else ""
-    return f"timeline {line['timeline']} ended {when}{leader}".rstrip()
+    when = line["timestamp"].partition(".")[0].replace("T", " ")
+    leader = f", then led {line['new_leader']}" if line["new_leader"] else ""
+    return f"timeline {line['timeline']} ended {when}".rstrip() + leader
 
 
 def _settings(asked: Model | None) -> list[str]:
