@@ -21,6 +21,7 @@ TIME = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "
 NUMBER = re.compile(
     r"\s*(?P<number>[+-]?(?:0[xX][0-9a-fA-F]+|\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?))\s*(?P<unit>[A-Za-z]*)\s*\Z"
 )
+OCTAL = re.compile(r"[+-]?0[0-7]+\Z")
 BOOLEANS = ("true", "false", "yes", "no", "on", "off")
 # Patroni sets these itself and drops what it is told.
 PATRONIS_OWN = frozenset(("cluster_name", "hot_standby", "listen_addresses", "port"))
@@ -129,7 +130,7 @@ def _number_fault(setting: Setting, text: str) -> str:
     match = NUMBER.match(text)
     if match is None:
         return f"allowed is a number{_unit_hint(setting)}{_range_hint(setting)}"
-    number = float(int(match["number"], 16)) if "x" in match["number"].lower() else float(match["number"])
+    number = _number(match["number"], setting.kind)
     if match["unit"]:
         factor = _factor(match["unit"], setting.unit)
         if factor is None:
@@ -140,6 +141,15 @@ def _number_fault(setting: Setting, text: str) -> str:
     if math.isnan(number) or not float(setting.least) <= number <= float(setting.most):
         return f"allowed is{_range_hint(setting).removeprefix(',')}"
     return ""
+
+
+def _number(text: str, kind: str) -> float:
+    """Read a number as C does: hexadecimal after 0x, and octal after 0 where it is an integer."""
+    if "x" in text.lower():
+        return float(int(text, 16))
+    if kind == "integer" and OCTAL.match(text):
+        return float(int(text, 8))
+    return float(text)
 
 
 def _base(unit: str) -> tuple[Mapping[str, int], float] | None:
