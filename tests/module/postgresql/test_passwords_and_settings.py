@@ -123,7 +123,10 @@ def test_passwords_change_and_are_in_no_log(cluster, server):
 
 def test_a_role_that_is_missing_stops_it_before_anything_changes(cluster, server):
     server.query('DROP ROLE IF EXISTS "app user"; CREATE ROLE "app user" LOGIN PASSWORD \'the old one\'')
-    users = [{"name": "app user", "password": "a new password"}, {"name": "nobody at all", "password": "another long one"}]
+    users = [
+        {"name": "app user", "password": "a new password"},
+        {"name": "nobody at all", "password": "another long one"},
+    ]
     message = fail_module("postgresql_passwords", {"users": users, "login_unix_socket": str(server.folder)})
     assert "nothing was changed: roles nobody at all do not exist" in message
     login(cluster, "the old one").close()
