@@ -67,10 +67,8 @@ problems:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import NoDriverError, find_driver
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import QUERY, from_rows, problems
-
-CONNECT_SECONDS = 5
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import read_settings
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import problems
 
 
 def main() -> None:
@@ -85,29 +83,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    try:
-        driver = find_driver()
-        connection = driver.connect(
-            host=params["login_unix_socket"],
-            user=params["login_user"],
-            dbname="postgres",
-            connect_timeout=CONNECT_SECONDS,
-        )
-    except NoDriverError:
-        # Nothing is installed here yet.
-        module.exit_json(changed=False, checked=False, problems=[])
-    except driver.OperationalError:
-        module.exit_json(changed=False, checked=False, problems=[])
-    with connection.cursor() as cursor:
-        cursor.execute(QUERY)
-        settings = from_rows(cursor.fetchall())
-    connection.close()
-    found = list(problems(params["parameters"], settings, params["extension_prefixes"]))
+    settings = read_settings(params["login_unix_socket"], params["login_user"])
+    found = list(problems(params["parameters"], settings, params["extension_prefixes"])) if settings is not None else []
     if found:
         module.fail_json(
             msg="Settings are refused, nothing was changed: " + "; ".join(found), checked=True, problems=found
         )
-    module.exit_json(changed=False, checked=True, problems=[])
+    module.exit_json(changed=False, checked=settings is not None, problems=[])
 
 
 if __name__ == "__main__":
