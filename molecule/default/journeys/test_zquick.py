@@ -13,7 +13,6 @@ def step(*arguments):
 def test_quick(lab):
     before = started(lab)
     with clients(lab, logins=False):
-        step(CERTIFICATES)
         for name in ("begin", "switch", "finish"):
             step(CERTIFICATES, "--extra-vars", f"rotate_certificates_ca={name}")
         step(PASSWORDS, "--tags", "postgresql")
