@@ -100,7 +100,7 @@ def pgbench(lab: Lab) -> Iterator[None]:
         yield
         assert process.poll() is None, process.communicate()
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         out, err = process.communicate(timeout=30)
     seen = [line for line in (out + err).splitlines() if re.search(r"(?i)error|aborted|failed: [1-9]|fatal", line)]
     assert seen == []

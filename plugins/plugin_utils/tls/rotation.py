@@ -42,6 +42,8 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store imp
 
 # Certificates that only show what a server trusts are good for this long.
 PROOF_DAYS = 1
+# pgBackRest hangs up on a client without a name, as if it did not trust it.
+PROOF_NAME = "rotation-proof"
 
 
 @dataclass(frozen=True)
@@ -174,5 +176,5 @@ def strangers(folder: str, organization: str, now: datetime.datetime) -> tuple[S
         if certificate is None or key is None:
             return state, {}
         authority = parse_authority(certificate, key)
-        leaf = issue(Wish(organization, "", (), ("client",)), authority, now, PROOF_DAYS)
+        leaf = issue(Wish(organization, PROOF_NAME, (), ("client",)), authority, now, PROOF_DAYS)
         return state, {kind: leaf_pem(leaf).decode()}
