@@ -72,6 +72,10 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: rotation
+rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
+	$(PYTEST) -s molecule/default/journeys/test_rotation.py
+
 .PHONY: guard
 guard: bootstrap ## Stop the postmaster and fill the disks of the running lab's primary, with the guard and without
 	$(PYTEST) -s molecule/default/journeys/test_guard.py
