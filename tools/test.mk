@@ -62,6 +62,11 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: updates
+updates: bootstrap ## Update and restart all tiers of the running lab, under load
+	@. tools/lib.sh && install_packages pgbench=postgresql
+	$(PYTEST) -s molecule/default/journeys/test_postgresql_update.py
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts

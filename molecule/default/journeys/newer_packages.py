@@ -37,7 +37,9 @@ done > Packages
 
 def run(container: str, script: str) -> str:
     """Run a shell script on a host; AssertionError with what it said where it fails."""
-    done = subprocess.run(["docker", "exec", container, "sh", "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["docker", "exec", container, "sh", "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
