@@ -67,6 +67,11 @@ updates: bootstrap ## Update and restart all tiers of the running lab, under loa
 	@. tools/lib.sh && install_packages pgbench=postgresql
 	$(PYTEST) -s molecule/default/journeys/test_postgresql_update.py
 
+.PHONY: members
+members: bootstrap ## Grow the running lab by a host, remove it, replace a destroyed one, under load
+	@. tools/lib.sh && install_packages pgbench=postgresql
+	$(PYTEST) -s molecule/default/journeys/test_postgresql_members.py
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts

@@ -263,7 +263,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     return {
         "changed": not done,
         "member": told(after),
-        "pending_restart": describe_pending(after) or ([] if not after.pending_restart else ["unknown"]),
+        "pending_restart": describe_pending(after),
         "seconds": round(time.monotonic() - begun, 3),
         "diff": {"before": told(before), "after": shown},
     }

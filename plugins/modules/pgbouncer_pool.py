@@ -298,8 +298,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             )
         if older := predecessors(module.params["socket"]):
             module.fail_json(
-                msg=f"PgBouncer's older process {older[0]} still serves clients from before an update, and cannot be paused. Wait until they "
-                f"have reconnected, or disconnect each after its transaction: kill -INT {older[0]}. Nothing was changed."
+                msg=f"PgBouncer's older process {older[0]} still serves clients from before an update, and cannot be paused. "
+                f"Wait until they have reconnected, or disconnect each after its transaction: kill -INT {older[0]}. "
+                "Nothing was changed."
             )
         changed, after = True, wish == "paused"
         if act:

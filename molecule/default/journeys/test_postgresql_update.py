@@ -56,7 +56,8 @@ def programs(lab: Lab) -> dict[str, dict[str, tuple[str, str]]]:
 
 def stale(lab: Lab) -> dict[str, str]:
     """Return by host the processes whose program is no longer on disk, apart from the last ones of what has taken over."""
-    command = "ls -l /proc/[0-9]*/exe 2> /dev/null | grep -E '(etcd|postgres|haproxy|pgbouncer|keepalived|pgbackrest|valkey).*deleted' || true"
+    names = "etcd|postgres|haproxy|pgbouncer|keepalived|pgbackrest|valkey"
+    command = f"ls -l /proc/[0-9]*/exe 2> /dev/null | grep -E '({names}).*deleted' || true"
     return {name: host.check_output(command) for name, host in lab.hosts.items()}
 
 

@@ -78,8 +78,10 @@ def with_tags(text: str, tags: Mapping[str, Any]) -> str:
 
 
 def describe_pending(member: Member) -> list[str]:
-    """Return which settings wait for a restart, as `name: old -> new`; Patroni before 4.0 does not tell them."""
+    """Return which settings wait for a restart, as `name: old -> new`; Patroni before 4.0 only tells that there are any."""
+    if not member.pending_restart:
+        return []
     return [
         f"{name}: {change.get('old_value')} -> {change.get('new_value')}" if isinstance(change, Mapping) else str(name)
         for name, change in sorted(member.pending_restart_reason.items())
-    ]
+    ] or ["settings"]
