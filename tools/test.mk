@@ -68,9 +68,9 @@ updates: bootstrap ## Update and restart all tiers of the running lab, under loa
 	$(PYTEST) -s molecule/default/journeys/test_postgresql_update.py
 
 .PHONY: members
-members: bootstrap ## Grow the running lab by a host, remove it, replace a destroyed one, under load
+members: bootstrap ## Restart, rebuild, add, remove and replace members of the running lab, under load
 	@. tools/lib.sh && install_packages pgbench=postgresql
-	$(PYTEST) -s molecule/default/journeys/test_postgresql_members.py
+	$(PYTEST) -s molecule/default/journeys/test_patroni_member.py molecule/default/journeys/test_postgresql_members.py
 
 .PHONY: test-lab-hosts
 test-lab-hosts:
