@@ -6,13 +6,17 @@ In this order on one running lab (`make updates`). Witnesses are dpkg, patronict
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import newer_packages
 import pytest
-from lab_access import Lab, ansible_playbook, eventually, outcome, patroni_leader, patroni_members
+from lab_access import BIN, INVENTORY, ROOT, Lab, ansible_playbook, eventually, outcome, patroni_leader, patroni_members
 from pgbench_load import Pgbench
 
 PACKAGES = {
@@ -31,6 +35,7 @@ ETCDCTL = (
     "--endpoints=https://127.0.0.1:2379 --user=root:%s --write-out=json member list"
 )
 UPDATE = "playbooks/update.yml"
+KILLS = int(os.environ.get("HOLDFAST_UPDATE_KILLS", "2"))
 
 
 def containers(lab: Lab) -> list[str]:
@@ -158,6 +163,42 @@ def test_a_whole_update_costs_clients_a_wait_and_nothing_else(lab: Lab) -> None:
     assert etcd_members(lab) == [("node1", True), ("node2", True), ("node3", True)]
     assert changes(ansible_playbook(UPDATE)) == {}
     assert changes(ansible_playbook("playbooks/site.yml")) == {}
+
+
+def test_a_killed_update_goes_on(lab: Lab) -> None:
+    """Killed at random points, also between upgrade and restart; the next runs finish, and clients see none of it."""
+    newer_packages.offer(containers(lab), ["etcd-server", "etcd-client", "postgresql-17"], "+holdfast2")
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    tags = ["--tags", "etcd,patroni"]
+    with Pgbench(lab, "prepared") as prepared:
+        for _kill in range(KILLS):
+            process = subprocess.Popen(
+                [BIN / "ansible-playbook", "--inventory", INVENTORY, UPDATE, *tags],
+                cwd=ROOT,
+                env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            after = chance.uniform(20, 80)
+            time.sleep(after)
+            killed = process.poll() is None
+            if killed:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            print(f"{'killed' if killed else 'ended'} after {after:.0f} s")
+        done = ansible_playbook(UPDATE, *tags)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    print(f"{prepared.transactions} transactions, {prepared.failed} failed, longest {prepared.longest():.2f} s")
+    assert prepared.failed == 0
+    for name, host in lab.hosts.items():
+        shown = host.check_output("dpkg-query --show etcd-server postgresql-17")
+        assert shown.count("+holdfast2") == 2, name
+        assert "deleted" not in stale(lab)[name]
+    assert all_follow(patroni_members(lab))
+    assert changes(ansible_playbook(UPDATE, *tags)) == {}
 
 
 @pytest.mark.parametrize("connections", [210, 190], ids=["more", "fewer"])
