@@ -18,6 +18,7 @@ rm -rf {folder} /srv/newer.work; mkdir -p {folder} /srv/newer.work; cd /srv/newe
 apt-get -qq update
 for package in {packages}; do
   version=$(dpkg-query --show --showformat '${{Version}}' "$package")
+  version=${{version%%+holdfast*}}
   apt-get -qq download "$package=$version"
   dpkg-deb --raw-extract "$package"_*.deb tree
   sed -i "s/$(printf %s "$version" | sed 's/[.+]/\\&/g')/$version{suffix}/g" tree/DEBIAN/control
@@ -45,7 +46,8 @@ def run(container: str, script: str) -> str:
 
 
 def offer(containers: Sequence[str], packages: Sequence[str], suffix: str) -> None:
-    """Let apt on all hosts find the packages of the first one with a suffix to their version."""
+    """Let apt on all hosts find the packages of the first one with a suffix to their version, which begins with +holdfast."""
+    withdraw(containers)
     first, *others = containers
     run(first, BUILD.format(folder=FOLDER, packages=" ".join(packages), suffix=suffix))
     for container in others:

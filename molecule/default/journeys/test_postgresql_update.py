@@ -35,6 +35,8 @@ ETCDCTL = (
     "--endpoints=https://127.0.0.1:2379 --user=root:%s --write-out=json member list"
 )
 UPDATE = "playbooks/update.yml"
+# Higher than those of an earlier run on the same lab.
+NEWER, NEWEST = (f"+holdfast{int(time.time()) + number}" for number in range(2))
 KILLS = int(os.environ.get("HOLDFAST_UPDATE_KILLS", "2"))
 
 
@@ -102,7 +104,7 @@ def test_nothing_newer_changes_nothing(lab: Lab) -> None:
 
 
 def test_check_mode_tells_what_would_restart_and_why(lab: Lab) -> None:
-    newer_packages.offer(containers(lab), ALL_PACKAGES, "+holdfast1")
+    newer_packages.offer(containers(lab), ALL_PACKAGES, NEWER)
     for container in containers(lab):
         newer_packages.run(container, "apt-get -qq update")
     before, leader = programs(lab), patroni_leader(lab)
@@ -126,7 +128,7 @@ def test_an_unhealthy_member_stops_it_before_anything_changes(lab: Lab) -> None:
         assert done.returncode != 0
         assert f"{sick} is in state" in done.stdout
         for name, host in lab.hosts.items():
-            assert "+holdfast1" not in host.check_output("dpkg-query --show postgresql-17 patroni")
+            assert NEWER not in host.check_output("dpkg-query --show postgresql-17 patroni")
             if name != sick:
                 assert programs(lab)[name] == before[name]
     finally:
@@ -150,7 +152,7 @@ def test_a_whole_update_costs_clients_a_wait_and_nothing_else(lab: Lab) -> None:
     for container in containers(lab):
         found = newer_packages.versions(container, ALL_PACKAGES)
         assert found
-        assert [name for name, version in found.items() if not version.endswith("+holdfast1")] == []
+        assert [name for name, version in found.items() if not version.endswith(NEWER)] == []
     after = programs(lab)
     for name in lab.hosts:
         assert [
@@ -167,7 +169,7 @@ def test_a_whole_update_costs_clients_a_wait_and_nothing_else(lab: Lab) -> None:
 
 def test_a_killed_update_goes_on(lab: Lab) -> None:
     """Killed at random points, also between upgrade and restart; the next runs finish, and clients see none of it."""
-    newer_packages.offer(containers(lab), ["etcd-server", "etcd-client", "postgresql-17"], "+holdfast2")
+    newer_packages.offer(containers(lab), ["etcd-server", "etcd-client", "postgresql-17"], NEWEST)
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -195,7 +197,7 @@ def test_a_killed_update_goes_on(lab: Lab) -> None:
     assert prepared.failed == 0
     for name, host in lab.hosts.items():
         shown = host.check_output("dpkg-query --show etcd-server postgresql-17")
-        assert shown.count("+holdfast2") == 2, name
+        assert shown.count(NEWEST) == 2, name
         assert "deleted" not in stale(lab)[name]
     assert all_follow(patroni_members(lab))
     assert changes(ansible_playbook(UPDATE, *tags)) == {}
