@@ -86,6 +86,10 @@ members: bootstrap ## Restart, rebuild, add, remove and replace members of the r
 backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10)
 	$(PYTEST) -s molecule/default/journeys/test_backup.py
 
+.PHONY: restores
+restores: bootstrap ## Take PostgreSQL of the running lab to a time, LSN, transaction and name, again and again (HOLDFAST_RESTORES, 3)
+	$(PYTEST) -s molecule/default/journeys/test_restore.py
+
 .PHONY: offsite
 offsite: bootstrap ## Carry backups of the running lab to S3 and Azure Blob on this machine (packages from npm)
 	$(PYTEST) -s molecule/default/journeys/test_offsite.py
