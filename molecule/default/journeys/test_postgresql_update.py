@@ -103,8 +103,14 @@ def test_nothing_newer_changes_nothing(lab: Lab) -> None:
     assert programs(lab) == before
 
 
-def test_check_mode_tells_what_would_restart_and_why(lab: Lab) -> None:
+@pytest.fixture(scope="module")
+def newer(lab: Lab) -> None:
+    """Packages of a higher version for every tier, in reach of all hosts."""
     newer_packages.offer(containers(lab), ALL_PACKAGES, NEWER)
+
+
+@pytest.mark.usefixtures("newer")
+def test_check_mode_tells_what_would_restart_and_why(lab: Lab) -> None:
     for container in containers(lab):
         newer_packages.run(container, "apt-get -qq update")
     before, leader = programs(lab), patroni_leader(lab)
@@ -119,6 +125,7 @@ def test_check_mode_tells_what_would_restart_and_why(lab: Lab) -> None:
     assert patroni_leader(lab) == leader
 
 
+@pytest.mark.usefixtures("newer")
 def test_an_unhealthy_member_stops_it_before_anything_changes(lab: Lab) -> None:
     leader, before = patroni_leader(lab), programs(lab)
     sick = next(name for name in lab.hosts if name != leader)
@@ -136,6 +143,7 @@ def test_an_unhealthy_member_stops_it_before_anything_changes(lab: Lab) -> None:
     assert eventually(lambda: patroni_members(lab), all_follow, 60)
 
 
+@pytest.mark.usefixtures("newer")
 def test_a_whole_update_costs_clients_a_wait_and_nothing_else(lab: Lab) -> None:
     before, leader = programs(lab), patroni_leader(lab)
     begun = time.monotonic()
