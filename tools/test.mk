@@ -89,6 +89,16 @@ sites: bootstrap ## Adopt a standalone PostgreSQL and let two sites change place
 	@tools/engine
 	$(TEST_LAB) $(PYTEST) -s molecule/default/journeys/test_sites.py
 
+.PHONY: updates
+updates: bootstrap ## Update and restart all tiers of the running lab, under load
+	@. tools/lib.sh && install_packages pgbench=postgresql
+	$(PYTEST) -s molecule/default/journeys/test_postgresql_update.py
+
+.PHONY: members
+members: bootstrap ## Restart, rebuild, add, remove and replace members of the running lab, under load
+	@. tools/lib.sh && install_packages pgbench=postgresql
+	$(PYTEST) -s molecule/default/journeys/test_patroni_member.py molecule/default/journeys/test_postgresql_members.py
+
 .PHONY: backups
 backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10)
 	$(PYTEST) -s molecule/default/journeys/test_backup.py
