@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Fragments holdfast.persistence.valkey and holdfast.persistence.valkey.server."""
+    """Fragments holdfast.persistence.valkey, holdfast.persistence.valkey.server and holdfast.persistence.valkey.moves."""
 
     DOCUMENTATION = r"""
 options:
@@ -53,4 +53,42 @@ options:
     description: Client port of the server, its TLS port with O(tls).
     type: int
     default: 6379
+"""
+
+    MOVES = r"""
+options:
+  time_budget:
+    description:
+      - Seconds after which no further slots are moved. RV(remaining) tells how many are left, the next run goes on.
+      - V(0) is unlimited.
+    type: float
+    default: 0.0
+  migration:
+    description:
+      - How slots are moved. V(atomic) lets the servers move whole ranges (Valkey 9.0 and later), V(keys) moves key by key.
+      - V(auto) is atomic where both servers can, and key by key for what servers fail to move; with
+        O(keys_per_second) or O(max_p99), which only moving key by key can keep, it is key by key.
+    type: str
+    choices: [auto, keys, atomic]
+    default: auto
+  keys_per_second:
+    description: Most keys moved in a second, of all nodes together. Without it there is no limit.
+    type: int
+  max_p99:
+    description:
+      - Milliseconds that the 99th percentile of a probe of the servers that give and take may last; the movers slow down
+        to keep it.
+      - Without it slots move as fast as the servers let them.
+    type: float
+  check_room:
+    description:
+      - Whether to refuse moves to a server whose C(maxmemory) has no room for the keys, estimated by their number and the
+        average size of a key of their server.
+      - V(false) is for caches, whose servers may evict.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Seconds in which all nodes have to agree after a change.
+    type: float
+    default: 120.0
 """

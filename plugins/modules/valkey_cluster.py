@@ -78,35 +78,9 @@ options:
       - Whether dead members that own no slots and are not in O(nodes) are forgotten. Otherwise they are an error.
     type: bool
     default: false
-  time_budget:
-    description:
-      - Seconds after which no further slots are moved. RV(remaining) tells how many are left, the next run goes on.
-      - V(0) is unlimited.
-    type: float
-    default: 0.0
-  migration:
-    description:
-      - How slots are moved. V(atomic) lets the servers move whole ranges (Valkey 9.0 and later), V(keys) moves key by key.
-      - V(auto) is atomic where both servers can, and key by key for what servers fail to move; with
-        O(keys_per_second) or O(max_p99), which only moving key by key can keep, it is key by key.
-    type: str
-    choices: [auto, keys, atomic]
-    default: auto
-  keys_per_second:
-    description: Most keys moved in a second, of all nodes together. Without it there is no limit.
-    type: int
-  max_p99:
-    description:
-      - Milliseconds that the 99th percentile of a probe of the servers that give and take may last; the movers slow down
-        to keep it.
-      - Without it slots move as fast as the servers let them.
-    type: float
-  wait_timeout:
-    description: Seconds in which all nodes have to agree after a change.
-    type: float
-    default: 120.0
 extends_documentation_fragment:
   - holdfast.persistence.valkey
+  - holdfast.persistence.valkey.moves
 attributes:
   check_mode:
     description: Returns the plan and changes nothing.
@@ -115,6 +89,7 @@ attributes:
     description: Shows role and slots of each node before and after.
     support: full
 seealso:
+  - module: holdfast.persistence.valkey_slots
   - module: holdfast.persistence.valkey_cluster_info
   - module: holdfast.persistence.valkey_replication_check
 """
@@ -229,260 +204,41 @@ nodes:
       type: str
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
-    atomic,
-    cluster,
-    connection,
-    engines,
-    healing,
-    ranges,
-    shape,
-    slots,
-)
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import (
-    Cluster,
-    ClusterError,
-    Disagreement,
-    members,
-    settled,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, converge, ranges, shape
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
     ValkeyError,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import (
-    Context,
-    Limits,
-    Outcome,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.converge import Converger
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, declared_node
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import PlacementError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, Plan, Planner, States
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, SlotPlanError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
-
-ROUNDS = 8
-# In which servers that disagree about an owner hear of each other.
-SETTLE_SECONDS = 10.0
-MIGRATE_SECONDS = 70.0
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, Planner, States
 
 ARGUMENTS: dict[str, Any] = {
     "nodes": {"type": "list", "elements": "dict", "required": True, "options": NODE_OPTIONS},
     "replicas": {"type": "int", "default": 1},
     "balance": {"type": "bool", "default": True},
     "forget_failed": {"type": "bool", "default": False},
-    "time_budget": {"type": "float", "default": 0.0},
-    "migration": {"type": "str", "choices": list(engines.WAYS), "default": engines.AUTO},
-    "keys_per_second": {"type": "int", "no_log": False},
-    "max_p99": {"type": "float"},
-    "wait_timeout": {"type": "float", "default": 120.0},
+    **converge.MOVE_OPTIONS,
     **connection.argument_spec(),
 }
 
-FAILURES = (
-    healing.HealingError,
-    engines.WayError,
-    ValkeyError,
-    ClusterError,
-    PlacementError,
-    SlotPlanError,
-    shape.ShapeError,
-    TopologyError,
-)
 
-
-@dataclass
-class Report:
-    """What a run has done so far."""
-
-    plan: list[str] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
-    before: list[str] = field(default_factory=list)
-    remaining: int = 0
-    slots_moved: int = 0
-    keys_moved: int = 0
-    bytes_moved: int = 0
-    migration: str = ""
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    formed: bool = False
-
-    @property
-    def keys_per_second(self) -> float:
-        """Keys moved in a second of moving."""
-        return round(self.keys_moved / self.seconds, 1) if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate for the remaining slots at the pace so far."""
-        return round(self.seconds / self.slots_moved * self.remaining, 1) if self.slots_moved else None
-
-    def result(self) -> dict[str, Any]:
-        """Return what the module returns of it."""
-        return {
-            "plan": self.plan,
-            "done": self.done,
-            "remaining": self.remaining,
-            "slots_moved": self.slots_moved,
-            "keys_moved": self.keys_moved,
-            "bytes_moved": self.bytes_moved,
-            "migration": self.migration,
-            "notes": self.notes,
-            "keys_per_second": self.keys_per_second,
-            "seconds_left": self.seconds_left,
-            "formed": self.formed,
-        }
-
-
-class Run:
-    """One run of the module: reads, plans, acts and reads again until nothing is left to do."""
-
-    def __init__(self, params: Mapping[str, Any], fleet: Fleet, movers: Fleet) -> None:
-        self.params = params
-        self.movers = movers
-        self.declared = [declared_node(item) for item in params["nodes"]]
-        shape.check_declaration(self.declared)
-        endpoints = [node.endpoint for node in self.declared]
-        self._connect(fleet)
-        self.cluster = Cluster(fleet, endpoints, wait_timeout=params["wait_timeout"])
-        self.report = Report()
-
-    def _connect(self, fleet: Fleet) -> None:
-        errors = fleet.connect(node.endpoint for node in self.declared)
-        if errors:
-            names = {node.endpoint: node.name for node in self.declared}
-            first = min(errors, key=lambda endpoint: names[endpoint])
-            more = f" ({len(errors) - 1} more nodes failed: {_listed(errors, names, first)})" if len(errors) > 1 else ""
-            raise type(errors[first])(first, f"{names[first]}: {errors[first].problem}{more}", errors[first].remedy)
-
-    def planner(self, states: States) -> Planner:
-        """Return the planner for these states."""
-        return Planner(
-            self.declared,
-            states,
-            replicas=self.params["replicas"],
-            balance=self.params["balance"],
-            forget_failed=self.params["forget_failed"],
-        )
-
-    def look(self) -> tuple[States, Planner, Plan]:
-        """Read the servers and plan."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            states = self.cluster.observe()
-            planner = self.planner(states)
-            try:
-                return states, planner, planner.plan()
-            except shape.TwoOwnersError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(cluster.POLL)
-
-    def converge(self) -> tuple[States, Planner]:
-        """Act until the plan is empty or the time is used up. Returns the last states."""
-        self._await_jobs()
-        for _round in range(ROUNDS):
-            states, planner, plan = self.look()
-            if not self.report.before:
-                self.begin(states, planner, plan)
-            if plan.empty:
-                self.report.remaining = 0
-                staying = self._staying(states, plan)
-                if not settled(states, staying):
-                    self.cluster.agree(staying)
-                return states, planner
-            if not self._act(states, planner, plan):
-                return self.cluster.observe(), planner
-        raise ClusterError(0.0, [shape_left(plan, planner, self.declared[0].endpoint)])
-
-    def _await_jobs(self) -> None:
-        """Let migrations end that an interrupted run or another tool began: they change what has to be planned."""
-        states = self.cluster.observe()
-        able = [e for e, state in states.items() if state.server.version >= atomic.FIRST_VERSION]
-        atomic.await_jobs(self.movers, able, self.params["wait_timeout"])
-
-    def begin(self, states: States, planner: Planner, plan: Plan) -> None:
-        """Keep what the first look found."""
-        self.report.before = shape.rows(states, planner.names)
-        self.report.plan = plan.lines(planner.names)
-        self.report.formed = plan.forming
-        self.report.remaining = sum(move.count for move in (*plan.heal, *plan.move))
-
-    def _staying(self, states: States, plan: Plan) -> list[Endpoint]:
-        """Servers that are members after the plan: not those that leave with it or have left already."""
-        found = []
-        for node in self.declared:
-            state = states[node.endpoint]
-            if node.present or not (state.view.alone or state.id in plan.forget):
-                found.append(node.endpoint)
-        return found
-
-    def _act(self, states: States, planner: Planner, plan: Plan) -> bool:
-        """Carry out a plan. Returns False when the time was used up before all slots were moved."""
-        endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
-        staying = self._staying(states, plan)
-        self.cluster.calm(endpoint_of[node] for node in plan.calm)
-        self._note(Plan(calm=plan.calm), planner)
-        if plan.reset:
-            self.cluster.reset(states, plan.reset)
-            self._note(Plan(reset=plan.reset), planner)
-            return True
-        if plan.heal or plan.settle:
-            self.cluster.settle(states, plan.settle)
-            self._note(Plan(settle=plan.settle), planner)
-            return self._move(states, planner, plan, plan.heal, "finish ")
-        if plan.promote:
-            self.cluster.promote(states, plan.promote, staying)
-            self._note(Plan(promote=plan.promote), planner)
-            return True
-        if plan.meet or plan.assign or plan.replicate:
-            self.cluster.introduce(states, plan, staying)
-            self._note(Plan(meet=plan.meet, assign=plan.assign, replicate=plan.replicate), planner)
-            return True
-        if plan.move:
-            return self._move(states, planner, plan, plan.move)
-        self.cluster.forget(states, plan.forget)
-        self._note(Plan(forget=plan.forget), planner)
-        return True
-
-    def _note(self, part: Plan, planner: Planner) -> None:
-        self.report.done += part.lines(planner.names)
-
-    def _move(self, states: States, planner: Planner, plan: Plan, moves: Sequence[Move], verb: str = "") -> bool:
-        if not moves:
-            return True
-        limits = Limits(keys_per_second=self.params["keys_per_second"], max_p99=self.params["max_p99"])
-        context = Context(self.movers, members(states), limits)
-        budget = self.params["time_budget"] or None
-        left = None if budget is None else max(0.0, budget - self.report.seconds)
-        # Slots that are open already can only be finished the way they were begun.
-        way = engines.KEYS if verb else self.params["migration"]
-        outcome = engines.carry_out(context, moves, left, way)
-        self._count(outcome)
-        self.report.done += [verb + line for line in slots.describe(shape.joined(outcome.done), planner.names)]
-        self.cluster.agree(self._staying(states, plan))
-        return not outcome.remaining
-
-    def _count(self, outcome: Outcome) -> None:
-        self.report.slots_moved += sum(move.count for move in outcome.done)
-        self.report.keys_moved += outcome.progress.keys
-        self.report.bytes_moved += outcome.progress.bytes
-        self.report.migration = outcome.way or self.report.migration
-        self.report.notes += outcome.notes
-        self.report.seconds += outcome.progress.seconds
-        self.report.remaining = sum(move.count for move in outcome.remaining)
-
-
-def shape_left(plan: Plan, planner: Planner, endpoint: Endpoint) -> Disagreement:
-    """Say what a plan still wants after the last round."""
-    return Disagreement(endpoint, f"still to do: {', '.join(plan.lines(planner.names)[:5])}")
+def connect(fleet: Fleet, declared: Sequence[Declared]) -> None:
+    """Connect to all nodes. Raises the first one's ValkeyError, which names the others that failed."""
+    errors = fleet.connect(node.endpoint for node in declared)
+    if not errors:
+        return
+    names = {node.endpoint: node.name for node in declared}
+    first = min(errors, key=lambda endpoint: names[endpoint])
+    more = f" ({len(errors) - 1} more nodes failed: {_listed(errors, names, first)})" if len(errors) > 1 else ""
+    raise type(errors[first])(first, f"{names[first]}: {errors[first].problem}{more}", errors[first].remedy)
 
 
 def _listed(errors: Mapping[Endpoint, ValkeyError], names: Mapping[Endpoint, str], but: Endpoint) -> str:
@@ -512,41 +268,59 @@ def described(declared: Sequence[Declared], states: States) -> list[dict[str, An
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Do what the parameters ask for. Returns the result. Raises one of FAILURES."""
-    options = connection.options_from(module.params)
-    slow = replace(options, timeout=max(options.timeout, MIGRATE_SECONDS))
+    """Do what the parameters ask for. Returns the result. Raises one of converge.FAILURES."""
+    params = module.params
+    declared = [declared_node(item) for item in params["nodes"]]
+    shape.check_declaration(declared)
+
+    def planner(states: States) -> Planner:
+        return Planner(
+            declared,
+            states,
+            replicas=params["replicas"],
+            balance=params["balance"],
+            forget_failed=params["forget_failed"],
+        )
+
+    options = connection.options_from(params)
+    slow = replace(options, timeout=max(options.timeout, converge.MIGRATE_SECONDS))
     with Fleet(options) as fleet, Fleet(slow) as movers:
-        this = Run(module.params, fleet, movers)
+        connect(fleet, declared)
+        group = Cluster(fleet, [node.endpoint for node in declared], wait_timeout=params["wait_timeout"])
+        this = Converger(params, group, movers, planner)
         if module.check_mode:
-            states, planner, plan = this.look()
-            this.begin(states, planner, plan)
-            after = shape.rows_after(this.declared, states, plan, planner.names)
+            states, planned, plan = this.look()
+            after = shape.rows_after(states, plan, planned.names, leaving(declared, states))
             changed = not plan.empty
         else:
-            states, planner = this.converge()
-            after = shape.rows(states, planner.names)
+            states, planned = this.converge()
+            after = shape.rows(states, planned.names)
             changed = bool(this.report.done)
-        diff = {"before": "\n".join(this.report.before) + "\n", "after": "\n".join(after) + "\n"}
         return {
             "changed": changed,
-            "diff": diff,
-            "nodes": described(this.declared, states),
+            "diff": {"before": "\n".join(this.report.before) + "\n", "after": "\n".join(after) + "\n"},
+            "nodes": described(declared, states),
+            "formed": this.report.formed,
             **this.report.result(),
         }
+
+
+def leaving(declared: Sequence[Declared], states: States) -> set[str]:
+    """Return the ids of the nodes that are declared absent."""
+    return {states[node.endpoint].id for node in declared if not node.present}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    for name in ("keys_per_second", "max_p99"):
-        value = module.params[name]
-        if value is not None and value <= 0:
-            module.fail_json(msg=f"{name} is {value}; it has to be more than 0. Leave it out for no limit")
+    problem = converge.check_limits(module.params)
+    if problem:
+        module.fail_json(msg=problem)
     if connection.library is None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except FAILURES as error:
+    except converge.FAILURES as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.atomic import FIRST_VERSION, AtomicEngine
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.keywise import KeywiseEngine
@@ -19,23 +19,28 @@ class WayError(ValueError):
     """The wished way does not exist for these servers."""
 
 
+def check(moves: Sequence[Move], versions: Mapping[str, tuple[int, ...]], names: Mapping[str, str], way: str) -> None:
+    """Refuse a way that a server of these moves does not know. versions and names: by id. Raises WayError."""
+    involved = {node for move in moves for node in (move.source, move.target)}
+    old = sorted((names.get(node, node), versions[node]) for node in involved if versions[node] < FIRST_VERSION)
+    if way == ATOMIC and old:
+        found = ", ".join(f"{name} has {'.'.join(map(str, version))}" for name, version in old)
+        raise WayError(
+            f"migration atomic needs Valkey {FIRST_VERSION[0]}.{FIRST_VERSION[1]} or later, but {found}."
+            " Use auto or keys, or upgrade"
+        )
+
+
 def carry_out(context: Context, moves: Sequence[Move], budget: float | None, way: str) -> Outcome:
     """Carry out moves: atomically where both servers can (AUTO, ATOMIC), else key by key (AUTO, KEYS).
 
     With AUTO what servers fail to move atomically is moved key by key. A rate or a latency limit is for keys only, so AUTO
-    with one of them goes key by key. Raises WayError, ValkeyError.
+    with one of them goes key by key. Raises ValkeyError.
     """
     limits = context.limits
     guarded = limits.keys_per_second is not None or limits.max_p99 is not None
     able = [] if way == KEYS or (way == AUTO and guarded) else [move for move in moves if _able(context, move)]
     rest = [move for move in moves if move not in able]
-    if way == ATOMIC and rest:
-        names = sorted({context.members[n].endpoint for move in rest for n in (move.source, move.target)})
-        versions = ", ".join(str(name) for name in names)
-        raise WayError(
-            f"migration atomic needs Valkey {FIRST_VERSION[0]}.{FIRST_VERSION[1]} or later on {versions}."
-            " Use auto or keys, or upgrade"
-        )
     engine = AtomicEngine(context)
     first = engine.run(able, budget)
     if way == AUTO:

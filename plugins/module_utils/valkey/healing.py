@@ -40,6 +40,11 @@ class Healing:
     moves: tuple[Move, ...]
     assign: tuple[Move, ...]
 
+    @property
+    def empty(self) -> bool:
+        """True when nothing was left open."""
+        return not (self.settle or self.moves or self.assign)
+
 
 def doubtful(nodes: Iterable[Node], owned: Iterable[int]) -> set[int]:
     """Return the slots of which one has to know who has keys: those without owner, and those with several importers."""

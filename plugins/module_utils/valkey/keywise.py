@@ -1,15 +1,15 @@
 """Moving slots key by key, by MIGRATE: works with every version.
 
-Several movers work side by side, each with connections of its own. A mover opens a window of slots on both sides, sends
-their keys in rounds of pipelined MIGRATEs, and gives the window to its new owner. A round is as large as its wished
-duration allows: the source serves nobody else meanwhile.
+Several movers work side by side, each with connections of its own. A mover takes a window of slots and hands over as many
+of them at a time as one round of pipelined MIGRATEs takes the keys of, so that slots are open for a moment only. A round
+is as large as its wished duration allows: the source serves nobody else meanwhile.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock, Thread
 from typing import Any
@@ -37,7 +37,10 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.thrott
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes
 
+# Slots that a mover takes from the queue at a time.
 WINDOW = 32
+# In which clients get to know a node that had no slots.
+INTRODUCTION_SECONDS = 1.0
 # Keys that a mover looks up at a time.
 LOOKUP = 1000
 # Longer than the 2 s for which a server since 8.0 waits for its replicas before it answers NOREPLICAS.
@@ -192,34 +195,52 @@ class _Mover:
         self._size = RoundSize()
 
     def move(self, move: Move) -> None:
-        """Move one window. The order is safe at every point: each key is served from one side or the other.
+        """Move one window, a few slots at a time: as many as one round takes the keys of.
 
-        The other nodes learn of the new owner from its pings.
+        Clients that come while a slot is open are told to ask the target (ASK). Some can't follow that to a node that no
+        MOVED has told them of, so at first slots go one by one to a target that had none: one is open, many are moved.
         """
         slots = range(move.first, move.last + 1)
         self._set(move.target, slots, "IMPORTING", move.source)
-        self._set(move.source, slots, "MIGRATING", move.target)
-        self._drain(move)
-        self._set(move.target, slots, "NODE", move.target)
-        self._tell(move.source, move)
+        replies = self._client(move.source).pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
+        counts = dict(zip(slots, map(checked, replies), strict=True))
+        unknown = not self._context.members[move.target].known and self._crew.progress.seconds < INTRODUCTION_SECONDS
+        for group in groups(counts, self._size.keys, 1 if unknown else None):
+            self._hand_over(move, group)
 
-    def _drain(self, move: Move) -> None:
-        """Send all keys of a window. The source takes no new keys for it any more, so this ends."""
+    def _hand_over(self, move: Move, counts: dict[int, int]) -> None:
+        """Open slots, send their keys, give them to the target. Keys are looked up, and the rate is kept, before that.
+
+        The order is safe at every point: each key is served from one side or the other. The other nodes learn of the new
+        owner from its pings.
+        """
+        source, slots = self._client(move.source), list(counts)
+        todo = deque(self._batches(source, counts))
+        first = self._round(todo)
+        self._pay(first)
+        self._set(move.source, slots, "MIGRATING", move.target)
+        self._send(source, move, first)
+        self._send_all(source, move, todo)
+        self._drain(move, slots)
+        self._set(move.target, slots, "NODE", move.target)
+        self._tell(move.source, slots, move.target)
+
+    def _drain(self, move: Move, slots: Sequence[int]) -> None:
+        """Send what keys slots have. The source takes no new keys for them any more, so this ends."""
         source = self._client(move.source)
-        slots: Sequence[int] = range(move.first, move.last + 1)
         while True:
             replies = source.pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
             counts = {slot: number for slot, reply in zip(slots, replies, strict=True) if (number := checked(reply))}
             if not counts:
                 return
             slots = list(counts)
-            for group in _groups(counts):
-                self._send(source, move, list(self._batches(source, group)))
+            for group in groups(counts, LOOKUP):
+                self._send_all(source, move, deque(self._batches(source, group)))
 
     def _batches(self, source: Client, counts: dict[int, int]) -> Iterator[Batch]:
         """Look up keys of slots, and return them as what one MIGRATE each takes, with their bytes."""
         limits = self._context.limits
-        lookups = [("CLUSTER", "GETKEYSINSLOT", slot, min(number, LOOKUP)) for slot, number in counts.items()]
+        lookups = [("CLUSTER", "GETKEYSINSLOT", slot, min(number, LOOKUP)) for slot, number in counts.items() if number]
         found = _raw(source, lookups)
         sizes = deque(_raw(source, [("MEMORY", "USAGE", key) for keys in found for key in keys]))
         for keys in found:
@@ -236,19 +257,24 @@ class _Mover:
             if batch:
                 yield batch, total
 
-    def _send(self, source: Client, move: Move, batches: Sequence[Batch]) -> None:
+    def _send_all(self, source: Client, move: Move, todo: deque[Batch]) -> None:
         """Send batches in rounds. A batch that alone is more than a round is cut."""
-        todo = deque(batches)
-        clock = self._context.clock
         while todo:
-            batch = self._round(todo)
-            keys = sum(len(names) for names, _size in batch)
-            self._crew.bucket.take(keys)
-            begin = clock()
-            for reply in source.pipeline([self._migrate(names, move) for names, _size in batch]):
-                checked(reply)
-            self._size.feed(keys, clock() - begin, self._crew.regulator.round)
-            self._crew.count(keys, sum(size for _names, size in batch))
+            batches = self._round(todo)
+            self._pay(batches)
+            self._send(source, move, batches)
+
+    def _pay(self, batches: Sequence[Batch]) -> None:
+        self._crew.bucket.take(sum(len(names) for names, _size in batches))
+
+    def _send(self, source: Client, move: Move, batches: Sequence[Batch]) -> None:
+        """Send one round."""
+        keys, clock = sum(len(names) for names, _size in batches), self._context.clock
+        begin = clock()
+        for reply in source.pipeline([self._migrate(names, move) for names, _size in batches]):
+            checked(reply)
+        self._size.feed(keys, clock() - begin, self._crew.regulator.round)
+        self._crew.count(keys, sum(size for _names, size in batches))
 
     def _round(self, todo: deque[Batch]) -> list[Batch]:
         taken: list[Batch] = []
@@ -278,8 +304,8 @@ class _Mover:
     def _client(self, member: str) -> Client:
         return self._fleet.client(self._context.members[member].endpoint)
 
-    def _tell(self, member: str, move: Move) -> None:
-        """Let a member know the new owner. Raises ValkeyError when it does not within TELL_SECONDS.
+    def _tell(self, member: str, slots: Sequence[int], owner: str) -> None:
+        """Let a member know the new owner of slots. Raises ValkeyError when it does not within TELL_SECONDS.
 
         Gossip may tell it first. A source without slots then turns into a replica: it closes connections that wait in
         SETSLOT, and its own replicas leave, which it answers with NOREPLICAS.
@@ -287,27 +313,26 @@ class _Mover:
         deadline = self._context.clock() + TELL_SECONDS
         while True:
             try:
-                self._set(member, range(move.first, move.last + 1), "NODE", move.target)
+                self._set(member, slots, "NODE", owner)
                 return
             except (ReplyError, UnreachableError) as error:
                 if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
                     raise
                 self._fleet.drop(self._context.members[member].endpoint)
-                if self._knows(member, move):
+                if self._knows(member, slots, owner):
                     return
                 if self._context.clock() >= deadline:
                     raise
             time.sleep(TELL_PAUSE)
 
-    def _knows(self, member: str, move: Move) -> bool:
-        """Whether a member sees the target as owner of all slots and has none of them open."""
+    def _knows(self, member: str, slots: Sequence[int], owner: str) -> bool:
+        """Whether a member sees the owner of all these slots and has none of them open."""
         try:
             view = parse_nodes(self._fleet.client(self._context.members[member].endpoint).call("CLUSTER", "NODES"))
         except (UnreachableError, ReplyError):
             return False
-        slots = range(move.first, move.last + 1)
         is_open = any(mark.slot in slots for mark in view.myself.marks)
-        return not is_open and all(view.owners.get(slot) == move.target for slot in slots)
+        return not is_open and all(view.owners.get(slot) == owner for slot in slots)
 
     def _set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
         endpoint = self._context.members[member].endpoint
@@ -318,15 +343,16 @@ class _Mover:
             checked(reply)
 
 
-def _groups(counts: dict[int, int]) -> Iterator[dict[int, int]]:
-    """Return slots with their numbers of keys in groups of about LOOKUP keys."""
+def groups(counts: Mapping[int, int], keys: int, slots: int | None = None) -> Iterator[dict[int, int]]:
+    """Return slots with their numbers of keys in groups of at most so many keys and slots, but of at least one slot."""
     group: dict[int, int] = {}
     for slot, number in counts.items():
-        if group and sum(group.values()) + number > LOOKUP:
+        if group and (sum(group.values()) + number > keys or len(group) == slots):
             yield group
             group = {}
         group[slot] = number
-    yield group
+    if group:
+        yield group
 
 
 def _raw(client: Client, commands: Sequence[Command]) -> list[Any]:

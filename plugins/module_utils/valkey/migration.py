@@ -19,6 +19,7 @@ class Member:
     """A primary as an engine sees it.
 
     endpoint: where we reach it. address and port: where the other servers reach it, as CLUSTER NODES tells.
+    known: whether clients can know it because it owns slots already.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Member:
     address: str
     port: int
     version: tuple[int, ...]
+    known: bool = True
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ def place(seats: Sequence[Seat], replicas: int, primaries: int | None = None) ->
     replicas: least number for each primary. primaries: number of primaries; without it, as many as seats suffice for.
     Raises PlacementError when there are fewer than 3 primaries or hosts can't separate replicas from primaries.
     """
+    if replicas < 0:
+        raise PlacementError(f"replicas is {replicas}", "Use 0 for none")
     number = primaries if primaries is not None else len(seats) // (replicas + 1)
     _check(seats, replicas, number)
     leaders, promotions, drained = _leaders(seats, replicas, number)

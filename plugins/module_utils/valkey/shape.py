@@ -133,10 +133,20 @@ class Plan:
 
 
 def check_declaration(declared: Sequence[Declared]) -> None:
-    """Raise ShapeError when a node is listed twice."""
+    """Raise ShapeError when a node is listed twice, has a negative weight, or shares a pinned slot with another."""
     for endpoint, number in Counter(node.endpoint for node in declared).items():
         if number > 1:
             raise ShapeError(f"node {endpoint} is listed {number} times", "List every node once")
+    pinned: dict[int, str] = {}
+    for node in declared:
+        if node.weight < 0:
+            raise ShapeError(f"weight {float(node.weight):g} of {node.name} is negative", "Use 0 to drain a node")
+        double = [slot for slot in ranges.expand(node.pinned) if pinned.setdefault(slot, node.name) != node.name]
+        if double:
+            raise ShapeError(
+                f"slots {ranges.text(ranges.to_ranges(double))} are pinned to {pinned[double[0]]} and to {node.name}",
+                "Pin each slot to one node",
+            )
 
 
 def names_of(declared: Sequence[Declared], states: States) -> dict[str, str]:
@@ -176,10 +186,10 @@ class Planner:
         self._check_ids()
         dead = self._check_foreign()
         self._check_clusters()
-        owned = self._owned()
+        owned = owners(self._in_cluster())
         wished = placement.place(self._seats(owned), self.replicas)
-        healed = self._heal(owned)
-        if healed.moves or healed.settle or healed.assign:
+        healed = heal(self.by_id, owned, self.names)
+        if not healed.empty:
             healing_moves = joined(healed.moves)
             return Plan(
                 calm=self._calm(), meet=self._meet(), settle=healed.settle, heal=healing_moves, assign=healed.assign
@@ -199,6 +209,15 @@ class Planner:
             forget=(*dead, *self._leaving(busy)),
             forming=not owned,
         )
+
+    def staying(self, plan: Plan) -> list[Endpoint]:
+        """Return the servers that are members after a plan: not those that leave with it or have left already."""
+        found = []
+        for node in self.declared:
+            state = self.states[node.endpoint]
+            if node.present or not (state.view.alone or state.id in plan.forget):
+                found.append(node.endpoint)
+        return found
 
     def _name(self, node: str) -> str:
         return self.names.get(node, node)
@@ -269,27 +288,21 @@ class Planner:
             groups = [*apart, group.union(*(other for other in groups if other & group))]
         return groups
 
-    def _owned(self) -> dict[str, Ranges]:
-        """Slots by owner, each as its owner claims it; of dead owners as the others have it."""
-        owned = {state.id: state.view.myself.slots for state in self._in_cluster() if state.view.myself.slots}
-        claims = Counter(slot for claimed in owned.values() for slot in ranges.expand(claimed))
-        double = ranges.to_ranges(slot for slot, number in claims.items() if number > 1)
-        if double:
-            raise TwoOwnersError(
-                f"slots {ranges.text(double)} have two owners",
-                "The servers settle that by their epochs within seconds; if they don't, see that all reach each other's"
-                " bus ports, then run again",
-            )
-        return owned
-
     def _seats(self, owned: Mapping[str, Ranges]) -> list[Seat]:
+        shard_of = {node: self.by_id[node].view.myself.primary_id or node for node in self.present}
+        bound = {leader for node, leader in shard_of.items() if leader in self.by_id and self._newer(node, leader)}
         seats = []
         for node in self.present:
-            declared, myself = self.node_of[node], self.by_id[node].view.myself
-            leader = myself.primary_id or node
-            shard = leader if leader in owned else ""
-            seats.append(Seat(node, declared.host, declared.zone, declared.role, shard))
+            declared, leader = self.node_of[node], shard_of[node]
+            hint = declared.role
+            if leader in bound:
+                # A primary that is older than its replica keeps leading: it could not follow it.
+                hint = placement.PRIMARY if node == leader else ""
+            seats.append(Seat(node, declared.host, declared.zone, hint, leader if leader in owned else ""))
         return seats
+
+    def _newer(self, node: str, other: str) -> bool:
+        return self.by_id[node].server.version[:1] > self.by_id[other].server.version[:1]
 
     def _distribution(self, owned: Mapping[str, Ranges], wished: Placement) -> slots.SlotPlan:
         """Plan slots as they lie after the promotions."""
@@ -304,12 +317,6 @@ class Planner:
                 )
         make = slots.plan if self.balance or not owned else slots.keep
         return make(after, Wish(weights, pins))
-
-    def _heal(self, owned: Mapping[str, Ranges]) -> healing.Healing:
-        """Read migrating and importing marks, and who has keys of slots without an owner. Raises HealingError."""
-        owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
-        members = {node: healing.Member(state.view.myself, state.held) for node, state in self.by_id.items()}
-        return healing.Healer(members, owner_of, self.names).heal()
 
     def _reset(self, wished: Placement) -> tuple[str, ...]:
         """Replicas that are to lead a shard of their own: a primary that was drained followed another by itself."""
@@ -350,6 +357,44 @@ class Planner:
         ]
 
 
+def check_versions(plan: Plan, states: States, names: Mapping[str, str]) -> None:
+    """Refuse what brings data of a server to one of an older major version, which can't read it. Raises ShapeError."""
+    version = {state.id: state.server for state in states.values()}
+    ways = [
+        *((move.source, move.target, "slots would move") for move in (*plan.heal, *plan.move)),
+        *((primary, replica, "it would be replicated") for replica, primary in plan.replicate.items()),
+    ]
+    for source, target, what in ways:
+        if version[source].version[:1] > version[target].version[:1]:
+            older, newer = names.get(target, target), names.get(source, source)
+            raise ShapeError(
+                f"{what} from {newer} ({version[source].version_text}) to {older} ({version[target].version_text}), which can't"
+                " read data of a newer major version",
+                f"Upgrade {older} first (update.yml)",
+            )
+
+
+def owners(states: Iterable[State]) -> dict[str, Ranges]:
+    """Return slots by owner, each as its owner claims it. Raises TwoOwnersError."""
+    owned = {state.id: state.view.myself.slots for state in states if state.view.myself.slots}
+    claims = Counter(slot for claimed in owned.values() for slot in ranges.expand(claimed))
+    double = ranges.to_ranges(slot for slot, number in claims.items() if number > 1)
+    if double:
+        raise TwoOwnersError(
+            f"slots {ranges.text(double)} have two owners",
+            "The servers settle that by their epochs within seconds; if they don't, see that all reach each other's"
+            " bus ports, then run again",
+        )
+    return owned
+
+
+def heal(by_id: Mapping[str, State], owned: Mapping[str, Ranges], names: Mapping[str, str]) -> healing.Healing:
+    """Read migrating and importing marks, and who has keys of slots without an owner. Raises HealingError."""
+    owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
+    members = {node: healing.Member(state.view.myself, state.held) for node, state in by_id.items()}
+    return healing.Healer(members, owner_of, names).heal()
+
+
 def joined(moves: Sequence[Move]) -> tuple[Move, ...]:
     """Return moves with neighbours between the same nodes made one."""
     found: list[Move] = []
@@ -377,8 +422,8 @@ def rows(states: States, names: Mapping[str, str]) -> list[str]:
     return sorted(found)
 
 
-def rows_after(declared: Sequence[Declared], states: States, plan: Plan, names: Mapping[str, str]) -> list[str]:
-    """Return the topology that a plan leads to, as rows shows it."""
+def rows_after(states: States, plan: Plan, names: Mapping[str, str], leaving: Iterable[str] = ()) -> list[str]:
+    """Return the topology that a plan leads to, as rows shows it. leaving: ids of nodes that are to be alone then."""
     primary_of = {state.id: state.view.myself.primary_id for state in states.values()}
     owned = {state.id: set(ranges.expand(state.view.myself.slots)) for state in states.values()}
     for old, new in plan.promote.items():
@@ -392,7 +437,7 @@ def rows_after(declared: Sequence[Declared], states: States, plan: Plan, names: 
             claimed.difference_update(moved)
         owned[move.target] |= moved
     primary_of.update(plan.replicate)
-    absent = {states[node.endpoint].id for node in declared if not node.present and node.endpoint in states}
+    absent = set(leaving)
     found = []
     for node, primary in primary_of.items():
         name = names.get(node, node)

@@ -87,5 +87,5 @@ class RoundSize:
         """Take in how long a round of so many keys took."""
         if seconds > wished:
             self.keys = max(1, min(self.keys - 1, int(moved * wished / seconds)))
-        elif moved >= self.keys:
+        elif moved * 2 >= self.keys:
             self.keys = min(self.most, int(self.keys * GROWTH) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, Plan, Planner, State
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, parse_nodes
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, View, parse_nodes
 
 SERVER = Server(version=(8, 1, 1), run_id="r", role="primary", offset=100)
 
@@ -123,7 +124,7 @@ def test_weights_move_the_fewest_slots_as_people_read_it() -> None:
     assert world.lines() == ["0-1365 node1:7000 -> node3:7002", "9558-10922 node2:7001 -> node3:7002"]
     assert world.plan(balance=False).empty
     planner = world.planner()
-    after = shape.rows_after(world.declared, planner.states, planner.plan(), planner.names)
+    after = shape.rows_after(planner.states, planner.plan(), planner.names)
     assert "node1:7000 primary 1366-5461" in after
 
 
@@ -200,6 +201,91 @@ def test_refusals() -> None:
     states[world.declared[1].endpoint] = states[world.declared[0].endpoint]
     with pytest.raises(shape.ShapeError, match="are the same node"):
         Planner(world.declared, states, replicas=1).plan()
+
+
+def versions(world: World, *newer: int) -> World:
+    """These servers have the next major version."""
+    world.servers.update({index: replace(SERVER, version=(9, 1, 2)) for index in newer})
+    return world
+
+
+def test_data_does_not_go_to_an_older_major_version() -> None:
+    world = versions(World().formed(), 0)
+    world.declared[2] = replace(world.declared[2], weight=Fraction(2))
+    planner = world.planner()
+    with pytest.raises(
+        shape.ShapeError, match=r"from node1:7000 \(9.1.2\) to node3:7002 \(8.1.1\).*Upgrade node3:7002 first"
+    ):
+        shape.check_versions(planner.plan(), planner.states, planner.names)
+
+    world = versions(World().formed(), 0)
+    world.primary.pop(4)
+    planner = world.planner()
+    with pytest.raises(shape.ShapeError, match="it would be replicated from node1:7000"):
+        shape.check_versions(planner.plan(), planner.states, planner.names)
+
+    world = versions(World().formed(), 2)
+    world.declared[2] = replace(world.declared[2], weight=Fraction(2))
+    planner = world.planner()
+    shape.check_versions(planner.plan(), planner.states, planner.names)
+
+
+def test_a_primary_older_than_its_replica_keeps_leading() -> None:
+    """Half-way through an upgrade it could not follow; afterwards the majority is mended."""
+    world = World().formed()
+    world.slots.update({1: "", 5: "5462-10922"})
+    world.primary = {3: 2, 4: 0, 1: 5}
+    assert len(world.plan().promote) == 1
+    versions(world, 1, 3, 4)
+    assert world.plan().empty
+    versions(world, 0, 2, 5)
+    assert len(world.plan().promote) == 1
+    world = versions(World().formed(), 3, 4, 5)
+    world.declared[4] = replace(world.declared[4], role="primary")
+    assert world.plan().empty
+
+
+def test_declarations_that_contradict_themselves() -> None:
+    world = World()
+    for index in (0, 1):
+        world.declared[index] = replace(world.declared[index], pinned=(SlotRange(5, 6 + index),))
+    with pytest.raises(shape.ShapeError, match="slots 5-6 are pinned to node1:7000 and to node2:7001"):
+        shape.check_declaration(world.declared)
+    world = World()
+    world.declared[0] = replace(world.declared[0], weight=Fraction(-1))
+    with pytest.raises(shape.ShapeError, match="weight -1 of node1:7000 is negative"):
+        shape.check_declaration(world.declared)
+
+
+def test_a_thousand_nodes_in_under_two_seconds() -> None:
+    """A whole plan: 500 shards on 250 hosts grow by ten hosts."""
+    world = World(1040)
+    world.declared = [
+        Declared(Endpoint(f"10.0.{i // 250}.{i % 250}", 7000), f"host{i % 260}", f"z{i % 260 % 3}") for i in range(1040)
+    ]
+    shards = 500
+    bounds = [index * 16384 // shards for index in range(shards + 1)]
+    nodes = []
+    for index in range(1040):
+        leads = index < shards
+        text = f"{bounds[index]}-{bounds[index + 1] - 1}" if leads else ""
+        primary = "-" if leads or index >= 1000 else identity((index - shards + 1) % shards)
+        flags = "master" if primary == "-" else "slave"
+        nodes.append(
+            f"{identity(index)} 10.0.{index // 250}.{index % 250}:7000@17000 {flags} {primary} 0 0 {index} connected {text}"
+        )
+    members = parse_nodes("\n".join(nodes[:1000])).nodes
+    states = {}
+    for index, node in enumerate(world.declared):
+        view = members if index < 1000 else parse_nodes(nodes[index]).nodes
+        mine = index if index < 1000 else 0
+        me = replace(view[mine], flags=view[mine].flags | {"myself"})
+        states[node.endpoint] = State(View((*view[:mine], me, *view[mine + 1 :])), SERVER)
+    start = time.process_time()
+    plan = Planner(world.declared, states, replicas=1).plan()
+    assert time.process_time() - start < 2
+    assert len(plan.meet) == 40
+    assert sum(move.count for move in plan.move) == pytest.approx(16384 * 20 / 520, abs=20)
 
 
 def test_rules_of_replication() -> None:
