@@ -91,6 +91,11 @@ options:
         type: list
         elements: dict
         required: true
+      backup:
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.backup_info).
+        type: list
+        elements: dict
+        default: []
       asked:
         description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.routing_info).
         type: list
@@ -98,11 +103,6 @@ options:
         default: []
       served:
         description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.tls_check).
-        type: list
-        elements: dict
-        default: []
-      backup:
-        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.backup_info).
         type: list
         elements: dict
         default: []

@@ -29,8 +29,8 @@ def build(
 
     Parameters: cluster, its name; time, of the reading; timing, the profile; vip, empty for none; addresses by host;
     engines that the inventory has (etcd, patroni, valkey); answers by kind (host, haproxy, pgbouncer and the engines),
-    one for each host in the order of addresses, empty where the host was not asked; asked, backup and served may be
-    missing; declared, timings that Patroni should have, in seconds.
+    one for each host in the order of addresses, empty where the host was not asked; asked, served and backup may be missing;
+    declared, timings that Patroni should have, in seconds.
     """
     served = answers.get("served") or [{}] * len(addresses)
     hosts = [
