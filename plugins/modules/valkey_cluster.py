@@ -112,7 +112,7 @@ EXAMPLES = r"""
     client_cert: /etc/holdfast/tls/valkey.pem
   run_once: true
 
-- name: Move slots half a minute at a time, so that the run shows how far it is
+- name: Move slots half a minute at a time
   holdfast.persistence.valkey_cluster:
     nodes: "{{ valkey_nodes }}"
     time_budget: 30
