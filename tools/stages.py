@@ -3,7 +3,7 @@
 Every stage is `make TARGET`; what it says goes to a log of its own, which is shown when the stages before it are done.
 --chain stages run one after the other and stop at the first that fails: each needs what the one before it made.
 --each stages run one after the other beside the chain, all of them.
---last runs alone after the table of timings, if the chain succeeded, and writes straight to the terminal.
+--last stages run alone after the table of timings, if the chain succeeded, each if the one before it did, straight to the terminal.
 --finally runs at the very end whatever happened; only a failure of it is shown.
 The exit status is 0 if every stage succeeded.
 """
@@ -117,7 +117,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, required=True, help="folder for the logs")
     parser.add_argument("--chain", type=str.split, default=[], help="targets of which each needs the one before")
     parser.add_argument("--each", type=str.split, default=[], help="targets that stand alone")
-    parser.add_argument("--last", help="target that runs at the end, alone")
+    parser.add_argument("--last", type=str.split, default=[], help="targets that run at the end, alone")
     parser.add_argument("--finally", dest="cleanup", help="target that always runs, after all others")
     return parser.parse_args()
 
@@ -135,7 +135,7 @@ def main() -> int:
         return [Stage(name, arguments.logs / f"{name}.log") for name in names]
 
     chain, each = stages(arguments.chain), stages(arguments.each)
-    last = stages([arguments.last] if arguments.last else [])
+    last = stages(arguments.last)
     cleanup = stages([arguments.cleanup] if arguments.cleanup else [])
     lanes = [
         threading.Thread(target=runner.run_lane, args=(chain, True)),
@@ -150,9 +150,10 @@ def main() -> int:
         lane.join()
     print(f"\n{table(each + chain, time.monotonic() - begun)}\n", flush=True)
 
-    for stage in last:
-        if not runner.stopped and all(before.status == 0 for before in chain):
+    for number, stage in enumerate(last):
+        if not runner.stopped and all(before.status == 0 for before in chain + last[:number]):
             runner.run(stage, to_terminal=True)
+            runner.say(f"{stage.name}: {stage.verdict}, {stage.seconds:.0f} s")
     runner.stopped = False
     for stage in cleanup:
         runner.run(stage)

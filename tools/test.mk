@@ -14,7 +14,7 @@ test: bootstrap ## Run every test, the lab included
 	@python tools/stages.py --logs $(TEST_LOGS) \
 		--chain "test-lab-down test-lab-hosts test-lab-bare test-lab-up" \
 		--each "lint docs-lint unit packaging module sanity" \
-		--last test-lab-verify --finally test-lab-down
+		--last "test-lab-verify test-lab-faults" --finally test-lab-down
 
 .PHONY: lint
 lint: bootstrap ## Check the style of Python, shell and YAML
@@ -72,6 +72,22 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: backups
+backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10)
+	$(PYTEST) -s molecule/default/journeys/test_backup.py
+
+.PHONY: offsite
+offsite: bootstrap ## Carry backups of the running lab to S3 and Azure Blob on this machine (packages from npm)
+	$(PYTEST) -s molecule/default/journeys/test_offsite.py
+
+.PHONY: valkey-backups
+valkey-backups: bootstrap ## Back up, restore and drill Valkey on the running lab
+	$(PYTEST) -s molecule/default/journeys/test_valkey_backup.py
+
+.PHONY: backup-kills
+backup-kills: bootstrap ## Kill backups and restores of Valkey at random points, ten times each
+	HOLDFAST_KILLS=10 $(PYTEST) tests/module/valkey/test_backup.py -k killed
+
 .PHONY: test-lab-hosts
 test-lab-hosts:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-hosts
@@ -88,24 +104,27 @@ test-lab-up:
 test-lab-verify:
 	@$(TEST_LAB) $(PYTEST) molecule/default/tests
 
+.PHONY: test-lab-faults
+test-lab-faults:
+	@$(TEST_LAB) $(MAKE) --no-print-directory faults FAULTS='--minutes 12'
+
 .PHONY: test-lab-down
 test-lab-down:
 	@$(TEST_LAB) $(MAKE) --no-print-directory lab-down
 
-# A fixed set of faults, each once; the lab has to stand. FAULTS narrows it: make faults FAULTS='--only postmaster valkey'.
+# A fixed set of faults, each once; the lab has to stand. FAULTS narrows it: make faults FAULTS='--only postmaster Valkey'.
 .PHONY: faults
 faults: bootstrap ## Break the lab in every way while clients write, and check every write
 	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/fixed $(FAULTS)
 
-# Faults by chance, the same for the same seed; every run is kept under its seed.
-FAULT_COUNT ?= 200
-SEED ?= 1
+# Short schedules of faults by chance, the same for the same seed; results are added to those of earlier runs, a seed that has one is left out.
+SEEDS ?= 1-100
 .PHONY: faults-long
-faults-long: bootstrap ## Break the lab by chance for hours (FAULT_COUNT, SEED)
-	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/seed-$(SEED) --random $(FAULT_COUNT) --seed $(SEED)
+faults-long: bootstrap ## Break the lab by chance, a schedule for each of SEEDS, and add to the results
+	@PYTHONPATH=tests python -m faults.campaign --seeds $(SEEDS) --output .cache/faults/long $(FAULTS)
 
 .PHONY: bench
-bench: bench-valkey bench-failover bench-install ## Run every benchmark and print its tables
+bench: bench-valkey bench-backup bench-failover bench-install ## Run every benchmark and print its tables
 
 .PHONY: bench-valkey
 bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli
@@ -114,10 +133,17 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
 
+.PHONY: bench-backup
+bench-backup: bootstrap ## Measure backups and restores against what people do by hand
+	python tests/bench/backup.py --version 9.1
+	python tests/bench/backup_postgresql.py
+
+# What clients saw of each, five times; the medians are those of all runs in the folder.
 .PHONY: bench-failover
 bench-failover: bootstrap ## Measure how long clients of the lab wait when what they use dies
-	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 \
-		--only 'postmaster killed' 'primary host killed' 'primary half cut' 'valkey primary killed' 'balancer killed'
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 --only 'postmaster killed' \
+		"primary's host killed" 'primary half cut' 'balancer killed' 'planned switchover' 'replica killed' 'etcd follower killed' \
+		'Valkey primary gone' 'Valkey replica killed' 'power loss'
 
 .PHONY: bench-install
 bench-install: bootstrap ## Measure an installation from bare hosts and a second run

@@ -61,7 +61,8 @@ def argument_spec():
         "answers": {
             "type": "dict",
             "required": True,
-            "options": {kind: {"type": "list", "elements": "dict", "required": True} for kind in ANSWERS},
+            "options": {kind: {"type": "list", "elements": "dict", "required": True} for kind in ANSWERS}
+            | {"backup": {"type": "list", "elements": "dict", "default": []}},
         },
         "checks": {
             "type": "dict",

@@ -87,6 +87,11 @@ options:
         type: list
         elements: dict
         required: true
+      backup:
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.backup_info).
+        type: list
+        elements: dict
+        default: []
   checks:
     description: Results of M(holdfast.persistence.ask) with the check modules of engines, one entry for each host.
     type: dict

@@ -59,6 +59,7 @@ options:
     description:
       - Text of the configuration that the instances share.
       - C({port}) and C({bus_port}) stand for an instance's own numbers, in all settings.
+      - C({since 9.0:words}) stands for the words where the instance's server is of that version or later, else for nothing.
     type: str
     required: true
   settings:
@@ -68,6 +69,7 @@ options:
   acl:
     description:
       - Text of the ACL file. It should hold hashes of passwords, not passwords.
+      - C({since 9.0:words}) as in O(config), by the oldest server that runs, as all load the same file.
       - Its path is directive C(aclfile) of O(config).
     type: str
     required: true
@@ -92,6 +94,12 @@ options:
     description: Password of O(replication_username).
     type: str
     required: true
+  version:
+    description:
+      - Version of the servers where none runs and none is installed, as in check mode on a bare host.
+      - A running server's own version counts first, then that of the program C(valkey-server).
+    type: str
+    default: ""
   memory_fraction:
     description: Part of the host's memory that the data of all instances together may take.
     type: float
@@ -199,6 +207,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config
     changed_users,
     check_apart,
     check_ports,
+    for_version,
     instance_text,
     make_plan,
     masked_acl,
@@ -209,6 +218,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config
     same,
     share_memory,
     unknown_settings,
+    version_numbers,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import (
     LocalServer,
@@ -229,19 +239,28 @@ CLOCK_GRAIN = 0.05
 
 @dataclass
 class Instance:
-    """One instance: what it shall be, and what was found and done. text is the wished configuration file."""
+    """One instance: what it shall be, and what was found and done.
+
+    template: its configuration for all versions. text: the wished configuration file, for its own.
+    """
 
     port: int
     maxmemory: int
-    text: str
+    template: str
     path: str
-    wished: dict[str, str]
+    text: str = ""
+    wished: dict[str, str] = field(default_factory=dict)
     on_disk: str = ""
     running: bool = False
     live: dict[str, str] = field(default_factory=dict)
     live_before: dict[str, str] = field(default_factory=dict)
     restart: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+
+    def suit(self, version: str) -> None:
+        """Take the configuration of a version. Raises ConfigError."""
+        self.text = for_version(self.template, version)
+        self.wished = parse_config(self.text, self.path)
 
     @property
     def acl_path(self) -> str:
@@ -349,6 +368,16 @@ def process_start(pid: int) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def installed_version(module: AnsibleModule) -> str:
+    """Return the version of the program on disk, nothing where it is not installed."""
+    program = module.get_bin_path("valkey-server")
+    if program is None:
+        return ""
+    _code, output, _errors = module.run_command([program, "--version"], check_rc=True)
+    found = re.search(r" v=(\S+)", output)
+    return found[1] if found else ""
+
+
 def program_replaced(pid: int) -> bool:
     """Return whether the program that a process runs is no longer on disk (proc(5): exe), as after an upgrade."""
     return os.readlink(f"/proc/{pid}/exe").endswith(" (deleted)")
@@ -441,6 +470,7 @@ class Work:
         self.module = module
         self.check = module.check_mode
         self.params = module.params
+        self.installed = installed_version(module) or module.params["version"]
         self.diffs: list[dict[str, str]] = []
         self.changed = False
 
@@ -490,13 +520,14 @@ class Work:
     def instance(self, wish: dict[str, Any], maxmemory: int, template: str) -> Instance:
         """Return one instance as it shall be."""
         settings = {**self.params["settings"], "maxmemory": maxmemory, **wish["settings"]}
-        text = instance_text(template, wish["port"], settings)
         path = os.path.join(self.params["config_dir"], f"valkey-{wish['port']}.conf")
-        wished = parse_config(text, path)
-        missing = [name for name in ("aclfile", "dir", "unixsocket") if not wished.get(name)]
+        text = instance_text(template, wish["port"], settings)
+        instance = Instance(wish["port"], maxmemory, text, path, on_disk=read_text(path))
+        instance.suit(self.installed)
+        missing = [name for name in ("aclfile", "dir", "unixsocket") if not instance.wished.get(name)]
         if missing:
             raise ConfigError("config", f"directive {missing[0]} is missing", "Add it")
-        return Instance(wish["port"], maxmemory, text, path, wished, on_disk=read_text(path))
+        return instance
 
     @staticmethod
     def size(wish: dict[str, Any]) -> int | None:
@@ -516,6 +547,7 @@ class Work:
         except NotRunningError:
             return None
         instance.running = True
+        instance.suit(server.version)
         return server
 
     def plan(self, instance: Instance, server: Server) -> Plan:
@@ -556,7 +588,8 @@ class Work:
 
     def acl(self, instances: list[Instance], servers: dict[int, Server], old: str) -> None:
         """Write the ACL file and make every running server load it; put the old file back if one refuses it."""
-        path, new = instances[0].acl_path, self.params["acl"]
+        oldest = min((server.version for server in servers.values()), key=version_numbers, default=self.installed)
+        path, new = instances[0].acl_path, for_version(self.params["acl"], oldest)
         self.file(path, old, new, masked_acl)
         if old and old != new and masked_acl(old) == masked_acl(new):
             self.diffs[-1]["after"] += f"# new passwords: {', '.join(changed_users(old, new))}\n"
@@ -687,6 +720,7 @@ def main() -> None:
             "previous_passwords": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "replication_username": {"type": "str", "default": "replication"},
             "replication_password": {"type": "str", "required": True, "no_log": True},
+            "version": {"type": "str", "default": ""},
             "memory_fraction": {"type": "float", "default": 0.6},
             "config_dir": {"type": "path", "default": "/etc/valkey"},
             "run_dir": {"type": "path", "default": "/run/holdfast/valkey"},

@@ -1,7 +1,9 @@
-"""The faults: each strikes, shows that it happened, and is healed. Real ones only: signals, dead hosts, cut networks, full disks."""
+"""Ways to break a host: each strikes, shows that it happened, and is healed. Real ones: signals, dead hosts, cut networks, full disks."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import time
 from collections.abc import Callable
@@ -10,31 +12,23 @@ from dataclasses import dataclass
 from faults.lab import Lab, LabError, Machine, await_true, run
 
 CHAIN = "holdfast-faults"
+NUMBERS = itertools.count(1)
 ETCD_PORTS = "2379,2380"
 ASIDE = "/run/holdfast-faults"
+FAKED = "/run/holdfast-clock"
 
 
 @dataclass(frozen=True)
 class Wound:
-    """What a strike did. target: where. happened: returns an empty text once it shows. heal: takes it back."""
+    """What a strike did. target: where. happened: returns an empty text once it shows. heal: takes it back.
+
+    begun: when it struck, for those that need preparations; 0 for those that strike at once.
+    """
 
     target: str
     happened: Callable[[], str]
     heal: Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One way to break the lab. hold: seconds until it is healed. limit: seconds for full health after that."""
-
-    name: str
-    about: str
-    strike: Callable[[Lab], Wound]
-    hold: float = 5.0
-    limit: float = 120.0
-    # Whether it freezes what has to end the old primary: without a watchdog device that one stays open, though with
-    # nobody to confirm its commits.
-    freezes: bool = False
+    begun: float = 0.0
 
 
 def nothing() -> None:
@@ -109,6 +103,23 @@ def valkey_server(role: str, signal: str) -> Callable[[Lab], Wound]:
     return strike
 
 
+def valkey_gone(lab: Lab) -> Wound:
+    """Kill a Valkey primary and keep it down: its replica has to take over."""
+    machine, port = lab.valkey_role("master")
+    unit = f"valkey-server@{port}"
+    machine.shell(f"systemctl kill --signal KILL {unit}; systemctl stop {unit}")
+    begun = time.monotonic()
+
+    def happened() -> str:
+        return "" if machine.answers(f"systemctl is-active {unit}") != "active" else f"{unit} runs"
+
+    return Wound(machine.name, happened, lambda: _start(machine, unit), begun)
+
+
+def _start(machine: Machine, unit: str) -> None:
+    machine.shell(f"systemctl start --no-block {unit}")
+
+
 def balancer(lab: Lab) -> Machine:
     """Return the host with the virtual address."""
     machine = lab.balancer()
@@ -141,58 +152,44 @@ def _bring(machine: Machine, back: str) -> None:
         run("docker", back, machine.container)
 
 
-def power_loss(lab: Lab) -> Wound:
-    """Kill all hosts at once."""
-    machines = list(lab.machines.values())
-    run("docker", "kill", *(machine.container for machine in machines))
-
-    def happened() -> str:
-        return ", ".join(machine.name for machine in machines if machine.state == "running")
-
-    def heal() -> None:
-        run("docker", "start", *(machine.container for machine in machines))
-
-    return Wound("all", happened, heal)
-
-
 # Networks
 
 
 def _rules(machine: Machine, rules: list[str]) -> Wound:
-    """Put rules in front of a host's own firewall, in chains of our own."""
-    for side in ("INPUT", "OUTPUT"):
-        machine.network("iptables", "-N", f"{CHAIN}-{side}")
-        machine.network("iptables", "-I", side, "-j", f"{CHAIN}-{side}")
+    """Put rules in front of a host's own firewall, in chains of this strike."""
+    chains = {side: f"{CHAIN}-{next(NUMBERS)}" for side in ("INPUT", "OUTPUT")}
+    for side, chain in chains.items():
+        machine.network("iptables", "-N", chain)
+        machine.network("iptables", "-I", side, "-j", chain)
     for rule in rules:
         side, rest = rule.split(" ", 1)
-        machine.network("iptables", "-A", f"{CHAIN}-{side}", *rest.split(), "-j", "DROP")
+        machine.network("iptables", "-A", chains[side], *rest.split(), "-j", "DROP")
 
     def happened() -> str:
-        counted = "".join(machine.network("iptables", "-nvxL", f"{CHAIN}-{side}") for side in ("INPUT", "OUTPUT"))
+        counted = "".join(machine.network("iptables", "-nvxL", chain) for chain in chains.values())
         dropped = [int(count) for count in re.findall(r"^\s*(\d+)\s+\d+ DROP", counted, re.MULTILINE)]
         return "" if any(dropped) else f"no packet of {machine.name} was dropped"
 
-    return Wound(machine.name, happened, lambda: _no_rules(machine))
+    def heal() -> None:
+        if machine.state != "running":
+            return
+        for side, chain in chains.items():
+            # A host that has been down in between has forgotten them.
+            if chain in machine.network("iptables", "-S", side).split():
+                machine.network("iptables", "-D", side, "-j", chain)
+                machine.network("iptables", "-F", chain)
+                machine.network("iptables", "-X", chain)
 
-
-def _no_rules(machine: Machine) -> None:
-    if machine.state != "running":
-        return
-    for side in ("INPUT", "OUTPUT"):
-        if f"{CHAIN}-{side}" in machine.network("iptables", "-S", side):
-            machine.network("iptables", "-D", side, "-j", f"{CHAIN}-{side}")
-            machine.network("iptables", "-F", f"{CHAIN}-{side}")
-            machine.network("iptables", "-X", f"{CHAIN}-{side}")
+    return Wound(machine.name, happened, heal)
 
 
 def _peers(lab: Lab, machine: Machine) -> list[str]:
     return [other.address for other in lab.others(machine)]
 
 
-def cut_off(lab: Lab) -> Wound:
-    """Cut the primary's host from everybody, both ways."""
-    machine = lab.primary()
-    return _rules(machine, ["INPUT -i eth0", "OUTPUT -o eth0"])
+def cut_off(where: Callable[[Lab], Machine]) -> Callable[[Lab], Wound]:
+    """Cut a host from everybody, both ways."""
+    return lambda lab: _rules(where(lab), ["INPUT -i eth0", "OUTPUT -o eth0"])
 
 
 def half_cut(lab: Lab) -> Wound:
@@ -268,9 +265,37 @@ def etcd_quorum(lab: Lab) -> Wound:
 
     def heal() -> None:
         for machine in machines:
-            machine.shell("systemctl start --no-block etcd")
+            _start(machine, "etcd")
 
     return Wound(" and ".join(machine.name for machine in machines), happened, heal)
+
+
+def etcd_data_lost(lab: Lab) -> Wound:
+    """Stop a follower and delete its data; it does not come back by itself, so it is replaced as a lost machine is."""
+    leader = lab.etcd_leader()
+    machine = lab.others(leader)[0]
+    machine.shell("systemctl kill --signal KILL etcd; systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete")
+
+    def happened() -> str:
+        left = machine.shell("find /var/lib/etcd -mindepth 2")
+        return f"{machine.name} still has {left}" if left else ""
+
+    return Wound(machine.name, happened, lambda: _rejoin_etcd(lab, leader, machine))
+
+
+def _rejoin_etcd(lab: Lab, other: Machine, machine: Machine) -> None:
+    """Remove a member that lost its data and let it join anew, with another id."""
+    # It must not run meanwhile, nor have data: with the settings of a new cluster it would begin one.
+    machine.shell("systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete")
+    members = json.loads(lab.etcdctl(other, "member list --write-out=json --hex"))["members"]
+    [lost] = [member for member in members if f"https://{machine.address}:2380" in member["peerURLs"]]
+    lab.etcdctl(other, f"member remove {lost['ID']}")
+    lab.etcdctl(other, f"member add {machine.name} --peer-urls={lost['peerURLs'][0]}")
+    machine.shell(
+        "d=/run/systemd/system/etcd.service.d; mkdir -p $d; echo ETCD_INITIAL_CLUSTER_STATE=existing > /run/holdfast-rejoin.env;"
+        " printf '[Service]\\nEnvironmentFile=/run/holdfast-rejoin.env\\n' > $d/zz-rejoin.conf; systemctl daemon-reload;"
+        " systemctl start --no-block etcd; rm $d/zz-rejoin.conf; systemctl daemon-reload"
+    )
 
 
 # Disks. A small file system in memory takes the place of a directory, with what is in it, and is filled.
@@ -319,15 +344,53 @@ def full_disk(unit: str, directory: str, size: str, where: Callable[[Lab], Machi
         except LabError:
             _whole(machine, unit, directory)
             raise
+        begun = time.monotonic()
         machine.answers(f"dd if=/dev/zero of=$(readlink -f {directory})/filler bs=64k status=none")
 
         def happened() -> str:
             free = machine.answers(f"df --output=avail $(readlink -f {directory}) | tail -1")
             return "" if free.strip() == "0" else f"{free} KiB are free on {machine.name}"
 
-        return Wound(machine.name, happened, lambda: _whole(machine, unit, directory))
+        return Wound(machine.name, happened, lambda: _whole(machine, unit, directory), begun)
 
     return strike
+
+
+# Clocks
+
+
+def clock(step: str) -> Callable[[Lab], Wound]:
+    """Step the clock that the primary's Patroni and PostgreSQL see, while they run."""
+
+    def strike(lab: Lab) -> Wound:
+        machine = lab.replica()
+        machine.shell("dpkg --status libfaketime >/dev/null 2>&1 || apt-get -qq install --yes libfaketime", timeout=120)
+        library = machine.shell("dpkg --listfiles libfaketime | grep '/libfaketime.so.1$'")
+        settings = (
+            f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={FAKED} FAKETIME_CACHE_DURATION=1 DONT_FAKE_MONOTONIC=1"
+        )
+        machine.shell(
+            f"echo +0 > {FAKED}; d=/run/systemd/system/patroni.service.d; mkdir -p $d;"
+            f" printf '[Service]\\nEnvironment={settings}\\n' > $d/zz-clock.conf; systemctl daemon-reload;"
+            " systemctl restart patroni; rm $d/zz-clock.conf; systemctl daemon-reload",
+            timeout=60,
+        )
+        await_true(lab.sickness, 90)
+        _lead(lab, machine)
+        begun = time.monotonic()
+        machine.shell(f"echo {step} > {FAKED}")
+
+        def happened() -> str:
+            query = "select abs(extract(epoch from clock_timestamp()) - $(date +%s)) > 3000"
+            return "" if machine.answers(f'psql -XAtq -U postgres -c "{query}"') == "t" else "the clock is as before"
+
+        return Wound(machine.name, happened, lambda: _step_back(machine), begun)
+
+    return strike
+
+
+def _step_back(machine: Machine) -> None:
+    machine.shell(f"echo +0 > {FAKED}")
 
 
 # Two at once
@@ -359,90 +422,15 @@ def primary_and_etcd_leader(lab: Lab) -> Wound:
     return host("kill", Lab.primary)(lab)
 
 
-def kill_during_switchover(lab: Lab) -> Wound:
-    """Ask Patroni for a switchover and kill the candidate's host at once."""
-    primary, candidate = lab.primary(), lab.replica()
-    primary.shell(
-        "systemd-run --quiet --collect patronictl -c /etc/patroni/config.yml switchover --force"
-        f" --leader {primary.name} --candidate {candidate.name}"
-    )
-    time.sleep(1.5)
-    return host("kill", lambda _lab: candidate)(lab)
+def power_loss(lab: Lab) -> Wound:
+    """Kill all hosts at once."""
+    machines = list(lab.machines.values())
+    run("docker", "kill", *(machine.container for machine in machines))
 
+    def happened() -> str:
+        return ", ".join(machine.name for machine in machines if machine.state == "running")
 
-POSTGRESQL_WAL = "/var/lib/postgresql/*/*/pg_wal"
-ETCD_DATA = "/var/lib/etcd/*"
+    def heal() -> None:
+        run("docker", "start", *(machine.container for machine in machines))
 
-FAULTS = [
-    Fault("postmaster killed", "kill -9 of the primary's postmaster", postmaster("KILL")),
-    Fault("patroni killed", "kill -9 of the primary's Patroni", service("patroni", Lab.primary, "KILL")),
-    Fault(
-        "etcd follower killed",
-        "kill -9 of etcd on a host that does not lead",
-        service("etcd", lambda lab: lab.others(lab.etcd_leader())[0], "KILL"),
-    ),
-    Fault("etcd leader killed", "kill -9 of etcd's leader", service("etcd", Lab.etcd_leader, "KILL")),
-    Fault("pgbouncer killed", "kill -9 of PgBouncer at the virtual address", service("pgbouncer", balancer, "KILL")),
-    Fault("haproxy killed", "kill -9 of HAProxy at the virtual address", service("haproxy", balancer, "KILL")),
-    Fault("keepalived killed", "kill -9 of keepalived at the virtual address", service("keepalived", balancer, "KILL")),
-    Fault("valkey primary killed", "kill -9 of a Valkey primary", valkey_server("master", "KILL")),
-    Fault("valkey replica killed", "kill -9 of a Valkey replica", valkey_server("slave", "KILL")),
-    Fault("replica killed", "kill -9 of a replica's postmaster", replica_postmaster("KILL")),
-    Fault(
-        "patroni stopped", "SIGSTOP of the primary's Patroni", service("patroni", Lab.primary, "STOP"), 30, freezes=True
-    ),
-    Fault("etcd leader stopped", "SIGSTOP of etcd's leader", service("etcd", Lab.etcd_leader, "STOP"), 10),
-    Fault(
-        "pgbouncer stopped", "SIGSTOP of PgBouncer at the virtual address", service("pgbouncer", balancer, "STOP"), 10
-    ),
-    Fault("haproxy stopped", "SIGSTOP of HAProxy at the virtual address", service("haproxy", balancer, "STOP"), 10),
-    Fault("valkey primary stopped", "SIGSTOP of a Valkey primary", valkey_server("master", "STOP"), 15),
-    Fault("replica stopped", "SIGSTOP of a replica's postmaster", replica_postmaster("STOP"), 10),
-    Fault("primary host killed", "power loss of the primary's host", host("kill", Lab.primary), 30),
-    Fault("replica host killed", "power loss of a replica's host", host("kill", Lab.replica), 10),
-    Fault("balancer killed", "power loss of the host with the virtual address", host("kill", balancer), 30),
-    Fault("primary host paused", "the primary's host stands still", host("pause", Lab.primary), 30, freezes=True),
-    Fault("primary cut off", "no packet in or out of the primary's host", cut_off, 35),
-    Fault("primary half cut", "the primary's host is cut from the others, clients reach it", half_cut, 35),
-    Fault("primary deaf", "the primary's host hears nothing of the others", one_way("INPUT"), 35),
-    Fault("primary mute", "the others hear nothing of the primary's host", one_way("OUTPUT"), 35),
-    Fault("primary cut from etcd", "only etcd's ports are cut", from_etcd, 35),
-    Fault("balancer cut from clients", "clients cannot reach the host with the virtual address", from_clients, 10),
-    Fault("lossy network", "one packet in five of the primary's host is lost", lossy, 15),
-    Fault("slow network", "the primary's host sends 1 Mbit/s", slow, 15),
-    Fault("etcd quorum lost", "two of three etcd members are gone", etcd_quorum, 20),
-    Fault(
-        "etcd disk full",
-        "not a byte is free for etcd's leader",
-        full_disk("etcd", ETCD_DATA, "200m", Lab.etcd_leader),
-        10,
-    ),
-    Fault(
-        "WAL disk full",
-        "not a byte is free for the primary's WAL",
-        full_disk("patroni", POSTGRESQL_WAL, "2g", Lab.primary),
-        20,
-    ),
-    Fault(
-        "primary and etcd leader killed", "the primary's host and etcd's leader at once", primary_and_etcd_leader, 35
-    ),
-    Fault(
-        "replica lost, then primary killed",
-        "a replica's host is killed, then the primary's postmaster",
-        both(host("kill", Lab.replica), postmaster("KILL"), 3.0),
-        20,
-    ),
-    Fault(
-        "candidate killed during switchover",
-        "the candidate's host dies while it takes over",
-        kill_during_switchover,
-        20,
-    ),
-    Fault("power loss", "all hosts at once, cold start", power_loss, 3, 180),
-]
-
-NOT_RUN = {
-    "clock step": "containers share the machine's clock, and its kernel lets nobody set it for one of them",
-    "latency and jitter": "the kernel of this machine may lack netem; loss and bandwidth stand for a bad network",
-    "etcd member's data lost": "a member that comes back empty has to be added anew by a person: replace_node.yml",
-}
+    return Wound("all", happened, heal)

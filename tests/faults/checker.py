@@ -98,13 +98,14 @@ def check_lists(operations: Sequence[Operation], final: Mapping[str, Sequence[An
         mine = [operation for operation in operations if operation.key == key]
         whole = list(final.get(key, ()))
         violations += check_set((o for o in mine if o.kind == "write"), whole, f"list {key}")
-        violations += _repeated(key, whole) + _out_of_order(key, mine, whole) + _no_prefix(key, mine, whole)
+        violations += repeated(f"list {key}", whole) + _out_of_order(key, mine, whole) + _no_prefix(key, mine, whole)
     return violations
 
 
-def _repeated(key: str, whole: Sequence[Any]) -> list[Violation]:
+def repeated(workload: str, whole: Sequence[Any]) -> list[Violation]:
+    """Find values that a list has more than once."""
     return [
-        Violation("duplicated", f"list {key}", f"{value} is there {count} times")
+        Violation("duplicated", workload, f"{value} is there {count} times")
         for value, count in Counter(whole).items()
         if count > 1
     ]
@@ -161,6 +162,15 @@ def staleness(writes: Iterable[Operation], reads: Iterable[Operation]) -> list[t
     return found
 
 
+def check_staleness(found: Iterable[tuple[Operation, float]], limit: float, workload: str = "set") -> list[Violation]:
+    """Find reads that missed a write which had been acknowledged for longer than limit seconds (see staleness)."""
+    return [
+        Violation("stale", workload, f"{read.client} missed by {read.route} a write that was {age:.1f} s old")
+        for read, age in found
+        if age > limit
+    ]
+
+
 def check_writers(probes: Iterable[Probe]) -> list[Violation]:
     """Find two servers that would have taken writes at one time.
 
@@ -210,6 +220,34 @@ def check_acknowledgers(writes: Iterable[Operation], apart: float = 1.5) -> list
     return violations
 
 
+def served(operations: Sequence[Operation], parts: Iterable[str], since: float) -> bool:
+    """Return whether a write that began after since was acknowledged by each of the parts (see part_of)."""
+    missing = set(parts)
+    for operation in reversed(operations):
+        # Clients record at the end of an operation, so those further back ended even earlier.
+        if not missing or operation.end < since:
+            break
+        if operation.acknowledged and operation.kind == "write" and operation.start > since:
+            missing.discard(part_of(operation))
+    return not missing
+
+
+def part_of(operation: Operation) -> str:
+    """Return what is away or not as a whole: a route, and in Valkey's cluster the shard of the key beside it."""
+    return f"{operation.route} {operation.shard}" if operation.shard >= 0 else operation.route
+
+
+def taken_over(probes: Sequence[Probe], target: str, since: float) -> float | None:
+    """Return when, after since, a server that is not named in target was first seen taking writes; None if not yet."""
+    found = None
+    for probe in reversed(probes):
+        if probe.end < since - 5.0:
+            break
+        if probe.writable and probe.start > since and probe.node not in target:
+            found = probe.end
+    return found
+
+
 def outages(operations: Iterable[Operation], threshold: float = 1.0) -> list[Outage]:
     """Return the times without any acknowledged operation, longer than threshold seconds, for each route."""
     ends: dict[str, list[float]] = defaultdict(list)
@@ -225,9 +263,20 @@ def outages(operations: Iterable[Operation], threshold: float = 1.0) -> list[Out
 
 
 def longest_gap(operations: Iterable[Operation], start: float, end: float) -> float:
-    """Return the longest time between two acknowledged operations that overlaps the window from start to end."""
-    times = sorted(operation.end for operation in operations if operation.acknowledged)
-    gaps = [later - earlier for earlier, later in pairwise(times) if later > start and earlier < end]
+    """Return the longest time between two acknowledged operations that overlaps the window from start to end.
+
+    That of the part which was away longest, where there are several.
+    """
+    parts: dict[str, list[float]] = defaultdict(list)
+    for operation in operations:
+        if operation.acknowledged:
+            parts[part_of(operation)].append(operation.end)
+    gaps = [
+        later - earlier
+        for times in parts.values()
+        for earlier, later in pairwise(sorted(times))
+        if later > start and earlier < end
+    ]
     return max(gaps, default=max(0.0, end - start))
 
 

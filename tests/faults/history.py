@@ -28,6 +28,7 @@ class Operation:
     workload: what is checked (`set`, `bank`, …). route: the way to the server (`pool`, `balancers`, …).
     kind: `write` or `read`. key and value: what was written, in words of the workload. seen: what was read.
     start and end: seconds of this machine's monotonic clock. problem: the error, empty if there was none.
+    shard: the part of Valkey's cluster that the key is in, as it was formed; -1 for others.
     """
 
     client: str
@@ -41,6 +42,7 @@ class Operation:
     outcome: Outcome
     seen: Any = None
     problem: str = ""
+    shard: int = -1
 
     @property
     def acknowledged(self) -> bool:

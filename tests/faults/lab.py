@@ -6,28 +6,54 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from faults import health
+from faults.health import Look
+
+Answer = TypeVar("Answer")
 ROOT = Path(__file__).resolve().parents[2]
 TLS = "/etc/ssl/holdfast"
+# Debian's `psql` is a Perl program that takes longer than the question.
+PSQL = "/usr/lib/postgresql/*/bin/psql -h /var/run/postgresql -XAtq -U postgres"
 STATE_QUERY = (
     "select json_build_object('primary', not pg_is_in_recovery(), 'standbys', (select count(*) from pg_stat_replication"
     " where state = 'streaming' and sync_state in ('quorum', 'sync')))"
 )
+# One shell for all that a host can say: starting one costs more than the questions.
+LOOK = """
+tls="--cacert {tls}/ca.crt --cert {tls}/valkey.pem --key {tls}/valkey.pem"
+export ETCDCTL_API=3
+if [ "$ASK_ETCD" ]; then
+  timeout 8 etcdctl --command-timeout=6s --endpoints=https://127.0.0.1:2379 --cacert={tls}/ca.crt --cert={tls}/etcd-client.pem \\
+    --key={tls}/etcd-client.pem endpoint health >/dev/null 2>&1 && echo etcd ok || echo etcd sick
+fi
+echo postgresql $(timeout 5 {psql} -c "{query}" 2>/dev/null)
+echo services $(systemctl is-active pgbouncer haproxy keepalived | sort -u)
+echo addresses $(ip -4 -o address show | sed 's/.*inet //; s,/.*,,')
+for port in $(ls /var/lib/valkey | grep -x '[0-9]*'); do
+  answers=$(printf 'CLUSTER INFO\nINFO replication\nCLUSTER NODES\n' |
+    timeout 5 valkey-cli --no-auth-warning --user admin --tls $tls -h {address} -p $port 2>/dev/null |
+    tr -d '\r' | grep -E '^(cluster_state|role|master_link_status):|fail' | tr '\n' ' ')
+  echo valkey $port $answers
+done
+"""
 
 
 class LabError(Exception):
     """The lab is not as the campaign needs it."""
 
 
-def run(*words: str | Path, timeout: float = 60, text: str | None = None) -> str:
-    """Run a command here and return what it wrote. Raises LabError."""
+def run(*words: str | Path, timeout: float = 60, secrets: Mapping[str, str] | None = None) -> str:
+    """Run a command here, with secrets in its environment, and return what it wrote. Raises LabError."""
+    environment = {**os.environ, **(secrets or {})}
     try:
-        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{words[0]} took longer than {timeout:.0f} s") from error
     if done.returncode:
@@ -43,14 +69,16 @@ class Machine:
     container: str
     address: str
 
-    def shell(self, script: str, timeout: float = 30) -> str:
-        """Run a shell script on the host. Raises LabError."""
-        return run("docker", "exec", self.container, "bash", "-ec", script, timeout=timeout).strip()
+    def shell(self, script: str, timeout: float = 30, secrets: Mapping[str, str] | None = None) -> str:
+        """Run a shell script on the host, with secrets in its environment. Raises LabError."""
+        names = [word for name in secrets or {} for word in ("--env", name)]
+        command = ["docker", "exec", *names, self.container, "bash", "-ec", script]
+        return run(*command, timeout=timeout, secrets=secrets).strip()
 
-    def answers(self, script: str, timeout: float = 10) -> str:
+    def answers(self, script: str, timeout: float = 10, secrets: Mapping[str, str] | None = None) -> str:
         """Run a shell script; return an empty text where that fails, as on a host that is down."""
         try:
-            return self.shell(script, timeout)
+            return self.shell(script, timeout, secrets)
         except LabError:
             return ""
 
@@ -117,53 +145,77 @@ class Lab:
         """Return all hosts but one."""
         return [other for other in self.machines.values() if other != machine]
 
+    def ask_all(self, question: Callable[[Machine], Answer]) -> dict[str, Answer]:
+        """Ask all hosts at once."""
+        with ThreadPoolExecutor(len(self.machines)) as pool:
+            return dict(zip(self.machines, pool.map(question, self.machines.values()), strict=True))
+
     def primary(self) -> Machine:
         """Return the host whose PostgreSQL takes writes."""
-        found = [m for m in self.machines.values() if self._database(m).get("primary")]
+        found = [name for name, state in self.ask_all(self._database).items() if state.get("primary")]
         if len(found) != 1:
-            raise LabError(f"{len(found)} primaries: {', '.join(m.name for m in found) or 'none'}")
-        return found[0]
+            raise LabError(f"{len(found)} primaries: {', '.join(found) or 'none'}")
+        return self.machines[found[0]]
 
     def replica(self) -> Machine:
         """Return a host whose PostgreSQL is a replica, and which does not hold the virtual address if there is one."""
-        found = self.others(self.primary())
-        return sorted(found, key=lambda m: m == self.balancer())[0]
+        holder = self.balancer()
+        return sorted(self.others(self.primary()), key=lambda machine: machine == holder)[0]
 
     def _database(self, machine: Machine) -> dict[str, Any]:
-        answer = machine.answers(f'timeout 5 psql -XAtq -U postgres -c "{STATE_QUERY}"')
+        answer = machine.answers(f'timeout 5 {PSQL} -c "{STATE_QUERY}"')
         return json.loads(answer) if answer else {}
 
     def balancer(self) -> Machine | None:
         """Return the host that has the virtual address."""
         vip = self.environment["PGHOST"]
-        return next((m for m in self.machines.values() if f" {vip}/" in m.answers("ip -4 -o address show")), None)
+        said = self.ask_all(lambda machine: machine.answers("ip -4 -o address show"))
+        return next((self.machines[name] for name, text in said.items() if f" {vip}/" in text), None)
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """What etcdctl and valkey-cli find in their environment to be administrators."""
+        valkey = self.secret("valkey_admin")
+        return {
+            "ETCDCTL_USER": f"root:{self.secret('etcd_root')}",
+            "VALKEYCLI_AUTH": valkey,
+            "REDISCLI_AUTH": valkey,
+        }
 
     def etcdctl(self, machine: Machine, command: str) -> str:
         """Run etcdctl as root's user on a host."""
         certificate = f"{TLS}/etcd-client.pem"
         return machine.shell(
-            f"export ETCDCTL_API=3 ETCDCTL_USER='root:{self.secret('etcd_root')}'; etcdctl --command-timeout=5s"
-            f" --endpoints=https://127.0.0.1:2379 --cacert={TLS}/ca.crt --cert={certificate} --key={certificate} {command}"
+            f"export ETCDCTL_API=3; etcdctl --command-timeout=10s --endpoints=https://127.0.0.1:2379"
+            f" --cacert={TLS}/ca.crt --cert={certificate} --key={certificate} {command}",
+            secrets=self.secrets,
         )
 
     def etcd_leader(self) -> Machine:
         """Return the host whose etcd member leads."""
-        for machine in self.machines.values():
-            try:
-                [status] = json.loads(self.etcdctl(machine, "endpoint status --write-out=json"))
-            except LabError:
-                continue
-            if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
-                return machine
-        raise LabError("etcd has no leader")
+        leading = [name for name, leads in self.ask_all(self._leads_etcd).items() if leads]
+        if len(leading) != 1:
+            raise LabError(f"{len(leading)} members say that they lead etcd")
+        return self.machines[leading[0]]
+
+    def _leads_etcd(self, machine: Machine) -> bool:
+        try:
+            [status] = json.loads(self.etcdctl(machine, "endpoint status --write-out=json"))
+        except LabError:
+            return False
+        return bool(status["Status"]["leader"] == status["Status"]["header"]["member_id"])
+
+    def valkey_command(self, words: str) -> str:
+        """Return the shell's command that runs valkey-cli; as the administrator where secrets are in its environment."""
+        return (
+            f"valkey-cli --no-auth-warning --user admin --tls --cacert {TLS}/ca.crt --cert {TLS}/valkey.pem"
+            f" --key {TLS}/valkey.pem {words}"
+        )
 
     def valkey(self, machine: Machine, port: int, command: str) -> str:
         """Run a command on a Valkey instance as its administrator."""
-        return machine.answers(
-            f"export VALKEYCLI_AUTH='{self.secret('valkey_admin')}' REDISCLI_AUTH='{self.secret('valkey_admin')}';"
-            f" valkey-cli --no-auth-warning --user admin --tls --cacert {TLS}/ca.crt --cert {TLS}/valkey.pem"
-            f" --key {TLS}/valkey.pem -h {machine.address} -p {port} {command}"
-        )
+        words = self.valkey_command(f"-h {machine.address} -p {port} {command}")
+        return machine.answers(words, secrets=self.secrets)
 
     def valkey_ports(self, machine: Machine) -> list[int]:
         """Return the ports of a host's instances."""
@@ -178,78 +230,30 @@ class Lab:
                     return machine, port
         raise LabError(f"no Valkey instance is {role}")
 
-    # What is not well, in words; empty if all is.
+    def look(self, machine: Machine, etcd: bool = True) -> Look | None:
+        """Ask a host for all it can say, of etcd only where that is asked for; None if it cannot be asked."""
+        script = LOOK.format(tls=TLS, psql=PSQL, query=STATE_QUERY, address=machine.address)
+        asked = {"ASK_ETCD": "yes" if etcd else ""}
+        try:
+            return health.parse(machine.shell(f"set +e; {script}true", secrets=self.secrets | asked))
+        except LabError:
+            return None
 
-    def sickness(self) -> str:
-        """Return the first thing that is not as it should be; an empty text if everything serves with full redundancy."""
-        for check in (self._hosts_sick, self._etcd_sick, self._postgresql_sick, self._pool_sick, self._valkey_sick):
-            try:
-                found = check()
-            except (LabError, ValueError, KeyError) as error:
-                found = str(error)
-            if found:
-                return found
-        return ""
+    def sickness(self, spread: bool = True) -> str:
+        """Return the first thing that is not as it should be; an empty text if everything serves with full redundancy.
 
-    def _hosts_sick(self) -> str:
-        return ", ".join(f"{m.name} is {m.state}" for m in self.machines.values() if m.state != "running")
+        etcd is asked when all else is well: every question costs it the hash of a password.
+        """
+        vip = self.environment["PGHOST"]
+        try:
+            found = health.sickness(self.ask_all(lambda machine: self.look(machine, etcd=False)), vip, spread)
+            return found or health.sickness(self.ask_all(self.look), vip, spread)
+        except (ValueError, KeyError) as error:
+            return f"{type(error).__name__}: {error}"
 
-    def _etcd_sick(self) -> str:
-        for machine in self.machines.values():
-            self.etcdctl(machine, "endpoint health")
-        return ""
-
-    def _postgresql_sick(self) -> str:
-        found = {m.name: self._database(m) for m in self.machines.values()}
-        silent = [name for name, state in found.items() if not state]
-        if silent:
-            return f"PostgreSQL does not answer on {', '.join(silent)}"
-        primaries = [state for state in found.values() if state["primary"]]
-        if len(primaries) != 1:
-            return f"{len(primaries)} primaries"
-        want = len(found) - 1
-        return (
-            ""
-            if primaries[0]["standbys"] == want
-            else f"{primaries[0]['standbys']} of {want} replicas count for commits"
-        )
-
-    def _pool_sick(self) -> str:
-        active = {
-            m.name: m.answers("systemctl is-active pgbouncer haproxy keepalived | sort -u")
-            for m in self.machines.values()
-        }
-        down = [name for name, state in active.items() if state != "active"]
-        if down:
-            return f"a balancer's services are down on {', '.join(down)}"
-        return "" if self.balancer() else "nobody has the virtual address"
-
-    def _valkey_sick(self) -> str:
-        for machine in self.machines.values():
-            for port in self.valkey_ports(machine):
-                if "cluster_state:ok" not in self.valkey(machine, port, "CLUSTER INFO"):
-                    return f"Valkey {machine.name}:{port}: the cluster is not ok"
-                info = self.valkey(machine, port, "INFO replication")
-                if "role:slave" in info and "master_link_status:up" not in info:
-                    return f"Valkey {machine.name}:{port}: the link to its primary is down"
-                if "fail" in self.valkey(machine, port, "CLUSTER NODES"):
-                    return f"Valkey {machine.name}:{port} sees a failed node"
-        return self._valkey_crowded()
-
-    def _valkey_crowded(self) -> str:
-        """Say which host has a majority of the primaries: its loss would stop the cluster until they are spread again."""
-        counts = {
-            machine.name: sum(
-                "role:master" in self.valkey(machine, port, "INFO replication") for port in self.valkey_ports(machine)
-            )
-            for machine in self.machines.values()
-        }
-        crowded = [name for name, count in counts.items() if 2 * count > sum(counts.values())]
-        return f"{crowded[0]} has most of Valkey's primaries" if crowded else ""
-
-    def await_health(self, seconds: float) -> float:
+    def await_health(self, seconds: float, spread: bool = True) -> float:
         """Wait until nothing is sick. Returns the seconds that took. Raises LabError with what still is."""
-        return await_true(self.sickness, seconds)
+        return await_true(lambda: self.sickness(spread), seconds, pause=0.5)
 
 
 def await_true(problem: Callable[[], str], seconds: float, pause: float = 0.2) -> float:

@@ -18,16 +18,18 @@ from faults.lab import Lab, Machine
 
 ACCOUNTS = 8
 BALANCE = 100
-LISTS = 4
-PAUSE = 0.02
+# Keys of lists change with the time, so that lists stay short and clients meet on them.
+EPOCH = 20.0
+KEYS = 4
+PAUSE = 0.03
 # Longer than the longest promised failover: a client that hangs is an outage, not an error.
 PATIENCE = 60.0
 CONNECT = 5
 PROBE_PAUSE = 0.1
 PROBE_PATIENCE = 2.0
 
-# 25006 read-only transaction, 40001 serialization, 40P01 deadlock, 53300 no connection free: certainly nothing was done.
-NOT_DONE = ("25006", "40001", "40P01", "53300")
+# 25006 read-only transaction, 40P01 deadlock, 53100 disk full, 53300 no connection free: certainly nothing was done.
+NOT_DONE = ("25006", "40P01", "53100", "53300")
 
 PROBE = (
     "select not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off', timeline_id"
@@ -35,12 +37,12 @@ PROBE = (
 )
 
 TABLES = f"""
-drop table if exists fault_set, fault_bank, fault_list;
+drop table if exists fault_set, fault_bank, fault_list, fault_register;
 create table fault_set (client text, number int, primary key (client, number));
 create table fault_bank (account int primary key, balance int not null);
-create table fault_list (key int primary key, items int[] not null default '{{}}');
+create table fault_list (key text primary key, items int[] not null);
+create table fault_register (key text primary key, items int[] not null);
 insert into fault_bank select n, {BALANCE} from generate_series(1, {ACCOUNTS}) n;
-insert into fault_list select n from generate_series(1, {LISTS}) n;
 """
 
 
@@ -114,6 +116,9 @@ class Client:
             outcome = Outcome.UNKNOWN
             seen = await asyncio.wait_for(work(self._connection), PATIENCE)
             outcome = Outcome.ACKNOWLEDGED
+        except psycopg.errors.SerializationFailure:
+            # What serializable transactions are for: nothing was done, and the connection is as good as before.
+            outcome = Outcome.FAILED
         except (psycopg.Error, OSError, TimeoutError) as error:
             problem = f"{type(error).__name__}: {error}".strip()
             if getattr(error, "sqlstate", None) in NOT_DONE:
@@ -183,21 +188,51 @@ async def auditor(client: Client) -> None:
     await client.loop(lambda _number: client.do("read", "bank", None, work))
 
 
+def shared_key(number: int) -> str:
+    """Return a key that other clients use at this time, too."""
+    return f"{int(time.monotonic() / EPOCH)}.{number % KEYS}"
+
+
 async def appender(client: Client, first: int) -> None:
     """Append values that nobody else uses to lists, and see each list."""
 
     async def turn(number: int) -> None:
-        key, value = number % LISTS + 1, first + number
+        key, value = shared_key(number), first + number
 
         async def work(connection: Any) -> list[int]:
             cursor = await connection.execute(
-                "update fault_list set items = items || %s::int where key = %s returning items", (value, key)
+                "insert into fault_list as l values (%s, array[%s::int]) on conflict (key)"
+                " do update set items = l.items || excluded.items returning items",
+                (key, value),
             )
             return (await cursor.fetchone())[0]  # type: ignore[no-any-return]
 
-        await client.do("write", str(key), value, work)
-        # Long lists make slow tests; the order shows in few.
-        await asyncio.sleep(PAUSE * 4)
+        await client.do("write", key, value, work)
+        await asyncio.sleep(PAUSE * 2)
+
+    await client.loop(turn)
+
+
+async def transactor(client: Client, first: int) -> None:
+    """Read one list and append to another, in one serializable transaction."""
+
+    async def turn(number: int) -> None:
+        read, key, value = shared_key(number), shared_key(number * 3 + 1), first + number
+
+        async def work(connection: Any) -> dict[str, list[int]]:
+            async with connection.transaction():
+                await connection.execute("set transaction isolation level serializable")
+                cursor = await connection.execute("select items from fault_register where key = %s", (read,))
+                row = await cursor.fetchone()
+                await connection.execute(
+                    "insert into fault_register as r values (%s, array[%s::int]) on conflict (key)"
+                    " do update set items = r.items || excluded.items",
+                    (key, value),
+                )
+            return {read: row[0] if row else []}
+
+        await client.do("write", key, (key, value), work)
+        await asyncio.sleep(PAUSE * 2)
 
     await client.loop(turn)
 
@@ -238,16 +273,25 @@ def prepare(lab: Lab) -> None:
         connection.execute(TABLES)
 
 
-def final(lab: Lab) -> dict[str, Any]:
-    """Read what is there at the end, from the primary: set, sum and lists."""
+@dataclass(frozen=True)
+class Final:
+    """What is there at the end, on the primary."""
+
+    rows: list[Any]
+    total: int
+    lists: dict[str, list[int]]
+    registers: dict[str, list[int]]
+
+
+def final(lab: Lab) -> Final:
+    """Read what is there at the end, from the primary."""
     with psycopg.connect(**routes(lab)["balancers"].options) as connection:
-        return {
-            "set": connection.execute("select client, number from fault_set").fetchall(),
-            "bank": connection.execute("select sum(balance)::int from fault_bank").fetchone()[0],  # type: ignore[index]
-            "lists": {
-                str(key): items for key, items in connection.execute("select key, items from fault_list").fetchall()
-            },
-        }
+        return Final(
+            rows=connection.execute("select client, number from fault_set").fetchall(),
+            total=connection.execute("select sum(balance)::int from fault_bank").fetchone()[0],  # type: ignore[index]
+            lists=dict(connection.execute("select key, items from fault_list").fetchall()),
+            registers=dict(connection.execute("select key, items from fault_register").fetchall()),
+        )
 
 
 async def all_clients(lab: Lab, history: History, over: asyncio.Event) -> None:
@@ -265,5 +309,6 @@ async def all_clients(lab: Lab, history: History, over: asyncio.Event) -> None:
         auditor(client("auditor1", "bank", "pool")),
         auditor(client("auditor2", "bank", "read-only pool")),
         *(appender(client(f"appender{n}", "lists", "pool"), n * 1_000_000) for n in (1, 2)),
+        *(transactor(client(f"transactor{n}", "transactions", "pool"), n * 1_000_000) for n in (1, 2, 3)),
     ]
     await asyncio.gather(*work)

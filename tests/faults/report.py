@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from faults.checker import Outage, Violation
 from faults.history import Event, Probe
+from faults.schedule import Step
 
 COLOURS = {"primary": "#2a7", "fault": "#d43", "outage": "#fa0", "healing": "#fd9"}
 ROW = 22
@@ -17,7 +24,12 @@ WIDTH = 1400
 
 @dataclass
 class Trial:
-    """One fault of a campaign. gaps: longest time without an acknowledgement, by route, in seconds."""
+    """One fault of a campaign.
+
+    gaps: longest time without an acknowledgement, by route, in seconds; away: all such times over a second together.
+    failed: errors by route. skipped: why it found nothing to hit, where something else was broken at the time.
+    recovering: what was sick after healing, each from which second on.
+    """
 
     fault: str
     target: str
@@ -27,11 +39,16 @@ class Trial:
     gaps: dict[str, float] = field(default_factory=dict)
     errors: int = 0
     problem: str = ""
+    away: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    happened: bool = False
+    skipped: str = ""
+    recovering: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def recovery(self) -> float:
         """Seconds from healing to full redundancy."""
-        return self.healthy - self.healed
+        return max(0.0, self.healthy - self.healed)
 
 
 def table(trials: Sequence[Trial]) -> str:
@@ -43,6 +60,13 @@ def table(trials: Sequence[Trial]) -> str:
         again = f"{trial.recovery:.0f}" if trial.healthy else "never"
         lines.append(f"| {trial.fault} | {trial.target} | {gaps} | {trial.errors} | {again} | {trial.problem} |")
     return "\n".join(lines)
+
+
+def line(trial: Trial) -> str:
+    """Return one trial in a line, while the campaign runs."""
+    route = max(trial.gaps, key=lambda name: trial.gaps[name], default="")
+    words = trial.problem or f"whole again {trial.recovery:.0f} s after healing"
+    return f"{trial.fault} ({trial.target}): longest gap {trial.gaps.get(route, 0.0):.1f} s ({route}), {words}"
 
 
 def verdict(violations: Sequence[Violation]) -> str:
@@ -114,3 +138,93 @@ def timeline(
     size = f'width="{LEFT + WIDTH + 20}" height="{len(rows) * ROW + 40}"'
     style = 'font-family="sans-serif" font-size="12"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(shapes) + "\n</svg>\n"
+
+
+# The ways that PostgreSQL's clients write, and Valkey's.
+WRITES = {"PostgreSQL": ("pool", "balancers"), "Valkey": ("valkey plain",)}
+
+
+def figures(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return how long writers waited for each fault over all its runs, as Markdown: median and worst, in seconds."""
+    ways = [f"{name}, {figure}" for name in WRITES for figure in ("median", "worst")]
+    lines = [f"| fault | runs | {' | '.join(ways)} | errors of pool clients, median | whole again, median |"]
+    lines.append("|---" * (len(ways) + 4) + "|")
+    for fault in sorted({one["fault"] for one in found}):
+        mine = [one for one in found if one["fault"] == fault]
+        cells = []
+        for routes in WRITES.values():
+            gaps = [max(one["gaps"].get(route, 0.0) for route in routes) for one in mine]
+            cells += [f"{statistics.median(gaps):.1f}", f"{max(gaps):.1f}"]
+        errors = statistics.median(one["failed"].get("pool", 0) for one in mine)
+        again = statistics.median(max(0.0, one["healthy"] - one["healed"]) for one in mine)
+        lines.append(f"| {fault} | {len(mine)} | {' | '.join(cells)} | {errors:.0f} | {again:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+# Schedules by chance: a record for each seed, and what they say together.
+
+LOSSES = ("lost", "phantom", "duplicated", "reordered", "cycle")
+
+
+def record(
+    seed: int, revision: str, steps: Sequence[Step], trials: Sequence[Trial], violations: Sequence[Violation]
+) -> dict[str, Any]:
+    """Return what is kept of one schedule."""
+    by_name = {trial.fault: trial for trial in trials}
+    return {
+        "seed": seed,
+        "date": time.strftime("%Y-%m-%d"),
+        "revision": revision,
+        "steps": [[step.fault, step.at, step.until] for step in steps],
+        "happened": [step.fault for step in steps if by_name[step.fault].happened],
+        "recovering": trials[0].recovering,
+        "skipped": {trial.fault: trial.skipped for trial in trials if trial.skipped},
+        "problems": sorted({trial.problem for trial in trials if trial.problem}),
+        "violations": [asdict(violation) for violation in violations[:20]],
+        "violations_count": len(violations),
+        "gaps": {
+            route: round(max(trial.gaps.get(route, 0.0) for trial in trials), 1)
+            for route in sorted({route for trial in trials for route in trial.gaps})
+        },
+        "failed": bool(violations or any(trial.problem for trial in trials)),
+    }
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """Read the records of a file, none if there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines() if text]
+
+
+def schedule_line(found: Mapping[str, Any]) -> str:
+    """Return one schedule in a line, while they run."""
+    what = "; ".join(f"{name} {at}-{until} s" for name, at, until in found["steps"])
+    bad = [*found["problems"], *(f"{v['kind']}: {v['detail']}" for v in found["violations"][:2])]
+    return f"seed {found['seed']}: {what}: {' / '.join(bad) or 'no violation'} ({found['seconds']:.0f} s)"
+
+
+def summary(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return a page about all schedules: totals, how often each fault happened, and those that failed."""
+    happened = Counter(name for one in found for name in one["happened"])
+    kinds = Counter(violation["kind"] for one in found for violation in one["violations"])
+    failed = [one for one in found if one["failed"]]
+    rows = [
+        ("schedules", len(found)),
+        ("faults that happened", sum(happened.values())),
+        ("operations acknowledged", sum(one["acknowledged"] for one in found)),
+        (
+            "PostgreSQL and waited Valkey writes lost, doubled, out of order or from nowhere",
+            sum(kinds[k] for k in LOSSES),
+        ),
+        ("wrong sums", kinds["sum"]),
+        ("looks at each server for a second writer", sum(one["looks"] for one in found)),
+        ("two writers at one time", kinds["two writers"] + kinds["two acknowledgers"]),
+        ("schedules after which something did not come back by itself", sum(bool(one["problems"]) for one in found)),
+        ("Valkey writes without WAIT that were lost", sum(one["plain_lost"] or 0 for one in found)),
+        ("oldest read of a replica, in seconds", max((one["oldest_read"] for one in found), default=0)),
+    ]
+    lines = ["| | |", "|---|---|", *(f"| {words} | {number} |" for words, number in rows), ""]
+    lines += ["| fault | times |", "|---|---|", *(f"| {name} | {n} |" for name, n in sorted(happened.items())), ""]
+    lines += [f"Seed {one['seed']} failed: {schedule_line(one)}" for one in failed]
+    return "\n".join(lines).rstrip() + "\n"

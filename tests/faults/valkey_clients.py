@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from valkey.cluster import ClusterNode, ValkeyCluster
+from valkey.crc import key_slot
 from valkey.exceptions import ResponseError, ValkeyClusterException, ValkeyError
 
 from faults.history import History, Operation, Outcome
 from faults.lab import Lab
 
-PAUSE = 0.02
+PAUSE = 0.03
 COUNTERS = 12
+SHARDS = 3
+BATCH = 500
 TIMEOUT = 2.0
 WAIT_MS = 1000
 # Replies that say that the server refused the command; MOVED and ASK come as ResponseError too.
@@ -36,6 +39,11 @@ def connect(lab: Lab) -> ValkeyCluster:
         socket_connect_timeout=TIMEOUT,
         decode_responses=True,
     )
+
+
+def shard_of(key: str) -> int:
+    """Return which of the lab's shards a key is in; a failover lets another server lead, the shard stays."""
+    return key_slot(key.encode()) * SHARDS // 16384
 
 
 class Client:
@@ -77,7 +85,8 @@ class Client:
         if problem:
             self._again()
         words = (self.name, self.workload, f"valkey {self.workload}", "write", key, value)
-        self._history.operations.append(Operation(*words, start, time.monotonic(), outcome, None, problem))
+        now = time.monotonic()
+        self._history.operations.append(Operation(*words, start, now, outcome, None, problem, shard_of(key)))
 
     def _again(self) -> None:
         """Ask for the topology anew; a client that cannot even do that starts from the seeds next time."""
@@ -124,21 +133,30 @@ def counter(client: Client, wait: bool) -> None:
 
 def prepare(lab: Lab) -> None:
     """Remove what an earlier campaign left."""
-    cluster = connect(lab)
-    for key in list(cluster.scan_iter("fault:*", count=1000, target_nodes=ValkeyCluster.PRIMARIES)):
-        cluster.delete(key)
-    cluster.close()
+    with connect(lab) as cluster:
+        for some in _batches(cluster):
+            pipe = cluster.pipeline()
+            for key in some:
+                pipe.delete(key)
+            pipe.execute()
 
 
 def final(lab: Lab) -> dict[str, str]:
     """Read all keys of the campaign."""
-    cluster = connect(lab)
-    found = {}
-    keys = list(cluster.scan_iter("fault:*", count=1000, target_nodes=ValkeyCluster.PRIMARIES))
-    for key in keys:
-        found[key] = cluster.get(key)
-    cluster.close()
+    found: dict[str, str] = {}
+    with connect(lab) as cluster:
+        for some in _batches(cluster):
+            pipe = cluster.pipeline()
+            for key in some:
+                pipe.get(key)
+            found.update(zip(some, pipe.execute(), strict=True))
     return found
+
+
+def _batches(cluster: ValkeyCluster) -> Iterator[list[str]]:
+    keys = sorted(set(cluster.scan_iter("fault:*", count=1000, target_nodes=ValkeyCluster.PRIMARIES)))
+    for first in range(0, len(keys), BATCH):
+        yield keys[first : first + BATCH]
 
 
 def all_clients(lab: Lab, history: History, over: threading.Event) -> list[threading.Thread]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -79,15 +79,27 @@ def has_suite(sources: Iterable[Source], suite: str) -> bool:
     return any(suite in source.suites for source in sources)
 
 
-def backports_of(sources: Iterable[Source], release: str) -> Source:
-    """Return the backports source that lives beside the release's own main source, on the same mirror.
+def suite_beside(sources: Iterable[Source], release: str, suite: str) -> Source:
+    """Return the source of a suite that lives beside the release's own main source, on the same mirror.
 
     Raises LookupError where no source serves the release.
     """
     for source in sources:
         if release in source.suites:
-            return Source(source.uris, (f"{release}-backports",), ("main",), source.options)
+            return Source(source.uris, (suite,), ("main",), source.options)
     raise LookupError(f"no package source of this host serves {release}")
+
+
+def pins(suite: str, packages: Sequence[str]) -> str:
+    """Return preferences (apt_preferences(5)) that let these packages alone come from a suite.
+
+    Everything else there has less than what is installed (100), and is taken only where it is needed and nowhere else.
+    """
+    return (
+        "# Written by Ansible (holdfast.persistence.apt_backports).\n"
+        f"Package: *\nPin: release n={suite}\nPin-Priority: 50\n\n"
+        f"Package: {' '.join(packages)}\nPin: release n={suite}\nPin-Priority: 600\n"
+    )
 
 
 def render(source: Source) -> str:

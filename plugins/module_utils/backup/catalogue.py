@@ -81,6 +81,7 @@ def from_stanza(
                 end=float(item.stop),
                 bytes=item.stored,
                 cluster=stanza.name,
+                set=item.annotations.get("set", ""),
                 position={
                     "lsn": format_lsn(item.stop_lsn),
                     "timeline": item.stop_timeline,

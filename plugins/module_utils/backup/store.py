@@ -107,7 +107,11 @@ def describe(folder: str) -> tuple[File, ...]:
 
 def look(backup_dir: str, engine: str, label: str, deep: bool = False) -> Found:
     """Return one backup and what is wrong with it; with deep, contents are compared with their digests."""
-    path = os.path.join(backup_dir, engine, label)
+    return look_at(os.path.join(backup_dir, engine, label), engine, label, deep)
+
+
+def look_at(path: str, engine: str, label: str, deep: bool = False) -> Found:
+    """Return the backup of that label in a folder, whatever the folder is called."""
     try:
         with open(os.path.join(path, manifests.FILE_NAME), encoding="utf-8") as file:
             text = file.read()

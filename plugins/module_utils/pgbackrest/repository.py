@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 # Status codes of a repository in which the stanza isn't yet: no folder, no archive.info, no backup.info.
 _MISSING = frozenset({1, 3})
@@ -20,7 +20,7 @@ class Backup:
     """One backup in one repository.
 
     start and stop are in seconds since 1970, start_lsn and stop_lsn in bytes; the timelines are those of the WAL it begins
-    and ends in; size is that of the database in bytes, stored what the repository took for it.
+    and ends in; size is that of the database in bytes, stored what the repository took for it; annotations are what whoever made it said.
     """
 
     label: str
@@ -37,6 +37,7 @@ class Backup:
     stored: int
     faulty: bool
     prior: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def _backup(item: dict, identities: dict[tuple[int, int], int]) -> Backup:
         stored=int(item["info"]["repository"].get("delta") or 0),
         faulty=bool(item.get("error")),
         prior=item.get("prior") or "",
+        annotations=dict(item.get("annotation") or {}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import jobs, manifest, retention
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     Host,
     Inventory,
@@ -67,6 +68,42 @@ def entry_faults(entry: Mapping[str, Any], inventory: Inventory) -> Iterator[tup
             "a file system that all PostgreSQL hosts mount, with shared: true, or another type",
             "use a backup host or an object store, or mount one file system everywhere and set shared: true",
         )
+
+
+def schedules(inventory: Inventory) -> Iterator[Problem]:
+    """Refuse jobs and rules that can't be understood: calendars, kinds, two jobs of one name, retention."""
+    for host in inventory.members("backup") or inventory.members("postgresql"):
+        declared = host.value("backup_jobs")
+        if isinstance(declared, list):
+            try:
+                jobs.parse(declared)
+            except jobs.JobError as error:
+                yield _schedule(host, "backup_jobs", str(error))
+        for engine, rule, subject in _rules(host):
+            if engine not in manifest.ENGINES:
+                yield _schedule(host, subject, f"a rule for {engine}; there are {', '.join(manifest.ENGINES)}")
+                continue
+            try:
+                retention.parse_rule(rule, str(engine))
+            except retention.RuleError as error:
+                yield _schedule(host, subject, str(error))
+
+
+def _rules(host: Host) -> Iterator[tuple[Any, Any, str]]:
+    declared = host.value("backup_retention")
+    if isinstance(declared, Mapping):
+        yield from ((engine, rule, "backup_retention") for engine, rule in declared.items())
+    places = host.value("backup_offsite")
+    for index, place in enumerate(places if isinstance(places, list) else []):
+        rules = place.get("retention") if isinstance(place, Mapping) else None
+        if isinstance(rules, Mapping):
+            yield from ((engine, rule, f"backup_offsite[{index}].retention") for engine, rule in rules.items())
+
+
+def _schedule(host: Host, subject: str, found: str) -> Problem:
+    return Problem(
+        "backup_schedule", (host.name,), subject, found, "what the role backup documents", "correct the inventory"
+    )
 
 
 def releases(inventory: Inventory) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ _FEWEST_PRIMARIES = 3
 
 
 # Users of the collection's own; `default` is the server's.
-_RESERVED_USERS = ("admin", "default", "replication", "respread")
+_RESERVED_USERS = ("admin", "backup", "default", "replication", "respread")
 
 
 def valkey_users(inventory: Inventory) -> Iterator[Problem]:

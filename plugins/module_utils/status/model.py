@@ -28,7 +28,7 @@ def build(
 
     Parameters: cluster, its name; time, of the reading; timing, the profile; vip, empty for none; addresses by host;
     engines that the inventory has (etcd, patroni, valkey); answers by kind (host, haproxy, pgbouncer and the engines),
-    one for each host in the order of addresses, empty where the host was not asked.
+    one for each host in the order of addresses, empty where the host was not asked; backup may be missing.
     """
     hosts = [
         _host(name, address, answer) for (name, address), answer in zip(addresses.items(), answers["host"], strict=True)
@@ -45,6 +45,9 @@ def build(
         "routing": [_routing(*item) for item in zip(addresses, answers["haproxy"], strict=True) if item[1]],
         "pools": [_pools(*item) for item in zip(addresses, answers["pgbouncer"], strict=True) if item[1]],
         "valkey": _valkey(told["valkey"], addresses),
+        "backup": [
+            _backup(*item) for item in zip(addresses, answers.get("backup") or [], strict=False) if "errors" in item[1]
+        ],
     }
 
 
@@ -124,6 +127,16 @@ def _pools(name: str, answer: Answer) -> dict[str, Any]:
         "version": answer["version"],
         "pools": [dict(pool) for pool in answer["pools"]],
         "paused": [database["name"] for database in answer["databases"] if database["paused"]],
+    }
+
+
+def _backup(name: str, answer: Answer) -> dict[str, Any]:
+    result = answer.get("result") or {}
+    return {
+        "host": name,
+        "errors": [] if result else list(answer.get("errors", [])),
+        **{key: list(result.get(key, [])) for key in ("summary", "backups", "jobs", "findings")},
+        "repositories": dict(result.get("repositories", {})),
     }
 
 

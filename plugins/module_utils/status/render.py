@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.status.model import one_line
 
 Model = Mapping[str, Any]
 # 12, 0.2 s, 1.5 KiB
@@ -22,6 +25,7 @@ def render(model: Model) -> list[str]:
         _routing(model["routing"]),
         _pools(model["pools"]),
         _valkey(model["valkey"]),
+        _backup(model.get("backup") or []),
     ]
     lines: list[str] = []
     for section in sections:
@@ -185,6 +189,55 @@ def _pools(pools: Sequence[Model]) -> list[str]:
         ]
     lines = table(("balancer", "database", "user", "clients", "servers", "longest wait"), rows)
     return ["POOLS  PgBouncer", *lines, *_silent(pools, "balancer")]
+
+
+def _backup(answers: Sequence[Model]) -> list[str]:
+    lines: list[str] = []
+    for answer in answers:
+        lines += [f"BACKUPS  {answer['host']}" + ("  NO ANSWER" if answer["errors"] else "")]
+        lines += _errors(answer)
+        if answer["summary"]:
+            header = ("engine", "good", "last good", "size", "where", "last proved")
+            lines += table(header, map(_engine, answer["summary"]))
+        if answer["jobs"]:
+            lines += table(("job", "last run", "result", "next run"), (_job(job) for job in answer["jobs"]))
+        lines += [f"  ! {name}: {one_line(text)}" for name, text in sorted(answer["repositories"].items()) if text]
+    return lines
+
+
+def _engine(summary: Model) -> tuple[object, ...]:
+    good, proved = summary["good"], summary["proved"]
+    if good is None:
+        return summary["engine"], summary["count"], "NONE", "", "", ""
+    last_proved = f"{_minute(proved['proved'])} ({proved['label']})" if proved else "NEVER"
+    return (
+        summary["engine"],
+        summary["count"],
+        f"{_minute(good['end'])} {good['kind']}",
+        size(good["bytes"]),
+        good["repository"],
+        last_proved,
+    )
+
+
+def _job(job: Model) -> tuple[object, ...]:
+    last = job["last"] or {}
+    following = datetime.datetime.fromtimestamp(job["next"], datetime.UTC).isoformat() if job["next"] else ""
+    state = last.get("state", "")
+    result = (
+        state if last.get("ok") or state in ("", "running") else f"{state.upper()}: {one_line(last['message'])[:60]}"
+    )
+    return (
+        job["name"],
+        _minute(last.get("end") or last.get("start") or "") or "never",
+        result,
+        (_minute(following) or "unknown") if job["scheduled"] else "NOT SCHEDULED",
+    )
+
+
+def _minute(text: str) -> str:
+    """Return a time of the catalogue to the minute, in UTC."""
+    return text[:16].replace("T", " ")
 
 
 def _valkey(valkey: Model | None) -> list[str]:

@@ -24,7 +24,22 @@ def judge(
     for engine, answer in {**checks, "etcd": _etcd_answer(model["etcd"])}.items():
         if answer is not None:
             findings += _check(engine, answer)
+    findings += _backup(model.get("backup") or [])
     return by_severity(findings)
+
+
+def _backup(answers: Iterable[Model]) -> Iterator[Finding]:
+    for answer in answers:
+        for error in answer["errors"]:
+            yield Finding(
+                "backups_answer",
+                "critical",
+                answer["host"],
+                error,
+                "the host tells of its backups",
+                f"Run site.yml, then holdfast-backup catalogue on {answer['host']}.",
+            )
+        yield from _told(answer["findings"])
 
 
 def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterator[Finding]:

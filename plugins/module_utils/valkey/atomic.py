@@ -12,7 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
+    Client,
+    Command,
     Endpoint,
     Fleet,
     ReplyError,
@@ -29,7 +32,10 @@ FIRST_VERSION = (9, 0)
 # Slots of one job: the handover stops the clients of these, for the longer the more there are.
 CHUNK = 256
 SMALLER = 4
-POLL = 0.001
+# Jobs that a server is given at a time. It copies one while the one before is handed over.
+AHEAD = 2
+# Seconds between two looks; each look takes time from the servers' processors.
+POLL = 0.005
 ENDED = frozenset({"success", "failed", "cancelled", "canceled"})
 
 
@@ -60,33 +66,106 @@ def parse_jobs(reply: Sequence[Any]) -> list[Job]:
 def await_jobs(fleet: Fleet, endpoints: Iterable[Endpoint], seconds: float) -> None:
     """Wait until jobs that an interrupted run left have ended. Raises ReplyError for one that does not."""
     deadline = time.monotonic() + seconds
-    for endpoint in endpoints:
-        while True:
-            jobs = parse_jobs(fleet.client(endpoint).call("CLUSTER", "GETSLOTMIGRATIONS"))
-            running = [job for job in jobs if job.running]
-            if not running:
-                break
-            if time.monotonic() > deadline:
-                problem = f"a slot migration is {running[0].state} for more than {seconds:.0f} s: {running[0].message}"
-                raise ReplyError(endpoint, ("CLUSTER", "GETSLOTMIGRATIONS"), problem)
-            time.sleep(POLL)
+    waiting = list(endpoints)
+    while waiting:
+        replies = fleet.all(waiting, "CLUSTER", "GETSLOTMIGRATIONS")
+        running = {endpoint: job for endpoint, reply in replies.items() for job in parse_jobs(reply) if job.running}
+        if not running:
+            return
+        waiting = list(running)
+        if time.monotonic() > deadline:
+            job = running[waiting[0]]
+            problem = f"a slot migration is {job.state} for more than {seconds:.0f} s: {job.message}"
+            raise ReplyError(waiting[0], ("CLUSTER", "GETSLOTMIGRATIONS"), problem)
+        time.sleep(POLL)
 
 
-def cut(move: Move, size: int) -> list[Move]:
-    """Return a move in pieces of at most size slots."""
-    starts = range(move.first, move.last + 1, size)
-    return [Move(first, min(first + size - 1, move.last), move.source, move.target) for first in starts]
+@dataclass(frozen=True)
+class Batch:
+    """What one job moves: ranges with the same source and target."""
+
+    moves: tuple[Move, ...]
+
+    @property
+    def source(self) -> str:
+        return self.moves[0].source
+
+    @property
+    def count(self) -> int:
+        """Number of slots."""
+        return sum(move.count for move in self.moves)
+
+    @property
+    def command(self) -> Command:
+        """What the source is told."""
+        bounds = [bound for move in self.moves for bound in (move.first, move.last)]
+        return ("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *bounds, "NODE", self.moves[0].target)
+
+    def __str__(self) -> str:
+        return " ".join(ranges.text([move.slots]) for move in self.moves)
 
 
-@dataclass
-class _Running:
-    piece: Move
-    known: frozenset[str]
-    keys: int
+def batches(moves: Iterable[Move], size: int) -> list[Batch]:
+    """Return moves in batches of at most size slots; many short ranges share one."""
+    open_ones: dict[tuple[str, str], list[Move]] = {}
+    found: list[Batch] = []
+    for move in moves:
+        ways = open_ones.setdefault((move.source, move.target), [])
+        first = move.first
+        while first <= move.last:
+            room = size - sum(part.count for part in ways)
+            part = Move(first, min(first + room - 1, move.last), move.source, move.target)
+            ways.append(part)
+            first = part.last + 1
+            if part.count == room:
+                found.append(Batch(tuple(ways)))
+                ways.clear()
+    return [*found, *(Batch(tuple(ways)) for ways in open_ones.values() if ways)]
+
+
+class _Source:
+    """A server that gives slots away: what waits, and by job what it was given and with how many keys."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.waiting: deque[Batch] = deque()
+        self.given: dict[str, tuple[Batch, int]] = {}
+        self._seen = {job.name for job in self._jobs()}
+
+    def _jobs(self) -> list[Job]:
+        return [
+            job for job in parse_jobs(self._client.call("CLUSTER", "GETSLOTMIGRATIONS")) if job.operation == "export"
+        ]
+
+    def begin(self) -> None:
+        """Give the server the next batch; it works on one after the other."""
+        batch = self.waiting.popleft()
+        slots = [slot for move in batch.moves for slot in range(move.first, move.last + 1)]
+        # Sent together, the counts are of the moment at which the job begins.
+        told, *counts = self._client.pipeline(
+            [batch.command, *(("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots)]
+        )
+        checked(told)
+        fresh = [job.name for job in self._jobs() if job.name not in self._seen]
+        if not fresh:
+            raise ReplyError(self._client.endpoint, batch.command, "the server was told, but lists no such job")
+        self._seen.update(fresh)
+        self.given[fresh[0]] = (batch, sum(checked(count) for count in counts))
+
+    def ended(self) -> list[tuple[Batch, int, Job]]:
+        """Return what has ended since the last time. Raises ReplyError for a job that the server has forgotten."""
+        jobs = {job.name: job for job in self._jobs()}
+        gone = [str(batch) for name, (batch, _keys) in self.given.items() if name not in jobs]
+        if gone:
+            raise ReplyError(
+                self._client.endpoint, ("CLUSTER", "GETSLOTMIGRATIONS"), f"the job of slots {gone[0]} is gone"
+            )
+        over = [job for name, job in jobs.items() if name in self.given and not job.running]
+        return [(*self.given.pop(job.name), job) for job in over]
 
 
 class AtomicEngine:
-    """Lets servers move ranges. See migration.Engine. refused: pieces whose jobs failed again and again."""
+    """Lets servers move ranges. See migration.Engine. refused: moves whose jobs failed again and again."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -94,62 +173,50 @@ class AtomicEngine:
         self._notes: list[str] = []
 
     def run(self, moves: Sequence[Move], budget: float | None = None) -> Outcome:
-        """Carry out moves as Engine says; one job for each source at a time. At least one job is begun."""
+        """Carry out moves as Engine says. At least one job is begun."""
         clock, start = self._context.clock, self._context.clock()
-        queues: dict[str, deque[Move]] = {}
-        for move in moves:
-            queues.setdefault(move.source, deque()).extend(cut(move, CHUNK))
+        sources = self._sources(moves)
         total, keys = sum(move.count for move in moves), 0
         done: list[Move] = []
-        running: dict[str, _Running] = {}
         progress = Progress(0, total, 0, 0, 0.0)
         begun = False
         while True:
             late = begun and budget is not None and clock() - start >= budget
-            for source, queue in queues.items():
-                if queue and source not in running and not late:
-                    running[source] = self._begin(queue.popleft())
+            for source in sources:
+                while source.waiting and len(source.given) < AHEAD and not late:
+                    source.begin()
                     begun = True
-            if not running:
+            if not any(source.given for source in sources):
                 break
             time.sleep(POLL)
-            for source, job in list(running.items()):
-                ended = self._ended(source, job)
-                if ended is None:
-                    continue
-                del running[source]
-                if ended.state != "success":
-                    self._retry(queues[source], job.piece, ended)
-                    continue
-                done.append(job.piece)
-                keys += job.keys
-                progress = Progress(sum(move.count for move in done), total, keys, 0, clock() - start)
-                self._context.report(progress)
-        left = [piece for queue in queues.values() for piece in queue]
+            for source in sources:
+                for batch, number, job in source.ended() if source.given else []:
+                    if job.state != "success":
+                        self._retry(source, batch, job)
+                        continue
+                    done += batch.moves
+                    keys += number
+                    progress = Progress(sum(move.count for move in done), total, keys, 0, clock() - start)
+                    self._context.report(progress)
+        left = [move for source in sources for batch in source.waiting for move in batch.moves]
         progress = Progress(progress.slots_done, total, keys, 0, clock() - start)
         way = "atomic" if done else ""
         return Outcome(tuple(sorted(done)), tuple(sorted([*left, *self.refused])), progress, way, tuple(self._notes))
 
-    def _begin(self, piece: Move) -> _Running:
-        client = self._context.fleet.client(self._context.members[piece.source].endpoint)
-        known = frozenset(job.name for job in self._jobs(piece.source))
-        counts = client.pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in range(piece.first, piece.last + 1)])
-        client.call("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", piece.first, piece.last, "NODE", piece.target)
-        return _Running(piece, known, sum(checked(count) for count in counts))
+    def _sources(self, moves: Sequence[Move]) -> list[_Source]:
+        found: dict[str, _Source] = {}
+        for batch in batches(moves, CHUNK):
+            if batch.source not in found:
+                endpoint = self._context.members[batch.source].endpoint
+                found[batch.source] = _Source(self._context.fleet.client(endpoint))
+            found[batch.source].waiting.append(batch)
+        return list(found.values())
 
-    def _jobs(self, source: str) -> list[Job]:
-        client = self._context.fleet.client(self._context.members[source].endpoint)
-        return parse_jobs(client.call("CLUSTER", "GETSLOTMIGRATIONS"))
-
-    def _ended(self, source: str, running: _Running) -> Job | None:
-        mine = [job for job in self._jobs(source) if job.name not in running.known and job.operation == "export"]
-        return mine[0] if mine and not mine[0].running else None
-
-    def _retry(self, queue: deque[Move], piece: Move, job: Job) -> None:
-        """Try a failed piece again in smaller ones (valkey#4545: heavy writes); one slot that fails is refused."""
+    def _retry(self, source: _Source, batch: Batch, job: Job) -> None:
+        """Try a failed batch again in smaller ones (valkey#4545: heavy writes); one slot that fails is refused."""
         reason = job.message or job.state
-        self._notes.append(f"slots {piece.slots} were not moved atomically: {reason}")
-        if piece.count == 1:
-            self.refused.append(piece)
+        self._notes.append(f"slots {batch} were not moved atomically: {reason}")
+        if batch.count == 1:
+            self.refused += batch.moves
             return
-        queue.extendleft(reversed(cut(piece, max(1, piece.count // SMALLER))))
+        source.waiting.extendleft(reversed(batches(batch.moves, max(1, batch.count // SMALLER))))

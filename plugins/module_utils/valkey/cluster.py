@@ -20,10 +20,12 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, State, States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
-    View,
+    Sight,
     parse_info,
     parse_nodes,
     parse_server,
+    parse_sight,
+    version_of,
 )
 
 POLL = 0.03
@@ -105,6 +107,11 @@ class Cluster:
             }
         )
         return self._with_keys({endpoint: _state(found) for endpoint, found in replies.items()})
+
+    def versions(self) -> dict[Endpoint, tuple[int, ...]]:
+        """Return the version of every server. Raises ValkeyError."""
+        replies = self.fleet.all(self.endpoints, "INFO", "server")
+        return {endpoint: version_of(parse_info(reply)) for endpoint, reply in replies.items()}
 
     def _with_keys(self, states: dict[Endpoint, State]) -> dict[Endpoint, State]:
         """Add how many keys each server has of the slots in doubt."""
@@ -259,12 +266,11 @@ class Cluster:
         late = [Disagreement(e, r.problem) for e, r in replies.items() if isinstance(r, ReplyError)]
         if late:
             return late
-        views = {endpoint: parse_nodes(reply) for endpoint, reply in replies.items()}
-        missing = [Disagreement(e, reason) for e, view in views.items() if (reason := _unsettled(view))]
-        signatures = {endpoint: view.signature for endpoint, view in views.items()}
-        common = next(iter(signatures.values()))
-        missing += [Disagreement(e, "sees another topology") for e, s in signatures.items() if s != common]
-        return missing or self._links_down([e for e, view in views.items() if view.myself.id in replicas])
+        sights = {endpoint: parse_sight(reply) for endpoint, reply in replies.items()}
+        missing = [Disagreement(e, reason) for e, sight in sights.items() if (reason := _unsettled(sight))]
+        common = next(iter(sights.values())).signature
+        missing += [Disagreement(e, "sees another topology") for e, s in sights.items() if s.signature != common]
+        return missing or self._links_down([e for e, sight in sights.items() if sight.me in replicas])
 
     def _links_down(self, endpoints: Sequence[Endpoint]) -> list[Disagreement]:
         replies = self._ask(endpoints, "INFO", "replication")
@@ -333,8 +339,10 @@ class Cluster:
 def settled(states: States, endpoints: Iterable[Endpoint]) -> bool:
     """Return whether these servers already agree, with nobody down and nobody half met, by what they said last."""
     views = [states[endpoint].view for endpoint in endpoints]
-    failing = any(node.failed or node.suspected for view in views for node in view.nodes)
-    return len({view.signature for view in views}) == 1 and not failing and not any(map(_unsettled, views))
+    for node in (node for view in views for node in view.nodes):
+        if node.failed or node.suspected or node.handshake or not (node.link_up or node.myself):
+            return False
+    return len({view.signature for view in views}) == 1
 
 
 def members(states: States) -> dict[str, Member]:
@@ -362,11 +370,10 @@ def _state(replies: Sequence[Any]) -> State:
     return State(parse_nodes(nodes), parse_server(info), Pace.read(pace))
 
 
-def _unsettled(view: View) -> str:
-    if len(view.members) < len(view.nodes):
+def _unsettled(sight: Sight) -> str:
+    if sight.handshake:
         return "is still meeting nodes"
-    down = [node.endpoint for node in view.nodes if not node.link_up and not node.myself and not node.failed]
-    return f"has no link to {', '.join(down[:3])}" if down else ""
+    return f"has no link to {', '.join(sight.unlinked[:3])}" if sight.unlinked else ""
 
 
 def _unknown(error: ReplyError) -> bool:

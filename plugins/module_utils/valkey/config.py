@@ -78,6 +78,7 @@ _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1 << 10, "m": 10**6, "mb": 1 << 20, "g
 _SIZE = re.compile(r"(\d+)([kmg]?b?)", re.IGNORECASE)
 _HASH = re.compile(r"#[0-9a-f]{64}")
 _ALL_EVENTS = "g$lshzxetd"
+_SINCE = re.compile(r"\{since (\d+)\.(\d+):([^{}\n]*)\}")
 _GRAIN = 16 << 20
 
 
@@ -177,6 +178,17 @@ def instance_text(template: str, port: int, settings: Mapping[str, object]) -> s
     own = "".join(f"{render_setting(name, value)}\n" for name, value in settings.items())
     text = template.rstrip("\n") + "\n" + (f"\n# Settings of this host and instance\n{own}" if own else "")
     return text.replace("{port}", str(port)).replace("{bus_port}", str(port + BUS_PORT_OFFSET))
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return major and minor number of a version, nothing of a text that has none."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def for_version(text: str, version: str) -> str:
+    """Return a text as a server of that version takes it: {since 9.0:words} stands for the words from 9.0 on, else for nothing."""
+    numbers = version_numbers(version)
+    return _SINCE.sub(lambda match: match[3] if numbers >= (int(match[1]), int(match[2])) else "", text)
 
 
 def check_apart(wished: Mapping[int, Mapping[str, str]]) -> None:
@@ -286,8 +298,7 @@ def make_plan(
 
 
 def _too_old(name: str, version: str) -> bool:
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    return name in NEVER_LIVE_BEFORE and numbers < NEVER_LIVE_BEFORE[name]
+    return name in NEVER_LIVE_BEFORE and version_numbers(version) < NEVER_LIVE_BEFORE[name]
 
 
 def refused_for_ever(message: str) -> str | None:

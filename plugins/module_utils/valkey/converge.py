@@ -213,9 +213,9 @@ class Converger:
 
     def _await_jobs(self) -> None:
         """Let migrations end that an interrupted run or another tool began: they change what has to be planned."""
-        states = self.cluster.observe()
-        able = [e for e, state in states.items() if state.server.version >= atomic.FIRST_VERSION]
-        atomic.await_jobs(self.movers, able, self.params["wait_timeout"])
+        versions = self.cluster.versions()
+        able = [endpoint for endpoint, version in versions.items() if version >= atomic.FIRST_VERSION]
+        atomic.await_jobs(self.cluster.fleet, able, self.params["wait_timeout"])
 
     def _act(self, states: States, planner: Planning, plan: Plan) -> bool:
         """Carry out a plan. Returns False when the time was used up before all slots were moved."""

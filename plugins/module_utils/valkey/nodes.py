@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -51,3 +51,15 @@ def resolved(address: str) -> str:
         return str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
         raise ShapeError(f"{address}: name not found ({error})", "Declare an address that resolves") from error
+
+
+def endpoints(words: Iterable[str]) -> tuple[Endpoint, ...]:
+    """Turn address:port, an IPv6 address in brackets, into endpoints. Raises ShapeError."""
+    return tuple(_endpoint(word) for word in words)
+
+
+def _endpoint(word: str) -> Endpoint:
+    address, _colon, port = word.rpartition(":")
+    if not address or not port.isdigit():
+        raise ShapeError(f"{word!r} is no address:port", "Write 198.18.0.11:7001 or [2001:db8::1]:7001")
+    return Endpoint(resolved(address.strip("[]")), int(port))

@@ -24,11 +24,24 @@ Ranges = tuple[SlotRange, ...]
 def to_ranges(slots: Iterable[int]) -> Ranges:
     """Return slots in any order as sorted ranges that don't touch."""
     found: list[SlotRange] = []
+    first = last = -2
     for slot in sorted(set(slots)):
-        if found and found[-1].last + 1 == slot:
-            found[-1] = SlotRange(found[-1].first, slot)
+        if slot != last + 1:
+            if last >= 0:
+                found.append(SlotRange(first, last))
+            first = slot
+        last = slot
+    return (*found, SlotRange(first, last)) if last >= 0 else ()
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Return ranges in any order, which may overlap, as sorted ranges that don't touch."""
+    found: list[SlotRange] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1].last + 1:
+            found[-1] = SlotRange(found[-1].first, max(last, found[-1].last))
         else:
-            found.append(SlotRange(slot, slot))
+            found.append(SlotRange(first, last))
     return tuple(found)
 
 
@@ -62,4 +75,4 @@ def parse_range(word: str) -> SlotRange:
 
 def parse_ranges(words: str) -> Ranges:
     """Read ranges separated by spaces or commas. Raises ValueError as parse_range does."""
-    return to_ranges(expand(parse_range(word) for word in words.replace(",", " ").split()))
+    return merged(parse_range(word) for word in words.replace(",", " ").split())

@@ -277,12 +277,11 @@ class _Distribution:
 
 def _moves(before: Sequence[str], after: Sequence[str]) -> list[Move]:
     moves: list[Move] = []
-    for slot, (source, target) in enumerate(zip(before, after, strict=True)):
-        if source == target:
+    first, way = 0, (NOBODY, NOBODY)
+    for slot, pair in enumerate([*zip(before, after, strict=True), (NOBODY, NOBODY)]):
+        if pair == way:
             continue
-        last = moves[-1] if moves else None
-        if last and last.last + 1 == slot and (last.source, last.target) == (source, target):
-            moves[-1] = Move(last.first, slot, source, target)
-        else:
-            moves.append(Move(slot, slot, source, target))
+        if way[0] != way[1]:
+            moves.append(Move(first, slot - 1, *way))
+        first, way = slot, pair
     return moves

@@ -1,5 +1,8 @@
 SELECT n.nspacl::text AS schema_rights, p.proowner::regrole::text AS owner, p.prosecdef AS security_definer,
        p.proconfig::text AS settings, p.proacl::text AS rights, md5(p.prosrc) AS source,
-       pg_catalog.pg_has_role('rewinder', 'pg_monitor', 'MEMBER') AS rewinder_monitors
+       pg_catalog.pg_has_role('rewinder', 'pg_monitor', 'MEMBER') AS rewinder_monitors,
+       (SELECT count(*) FROM pg_catalog.pg_roles r WHERE r.rolname = 'dumper' AND pg_catalog.pg_has_role(r.oid, 'pg_read_all_data', 'MEMBER')
+          AND pg_catalog.has_table_privilege(r.oid, 'pg_catalog.pg_authid', 'SELECT')
+          AND 'lo_compat_privileges=on' = ANY (r.rolconfig)) AS dumper_reads
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = 'pgbouncer' AND p.proname = 'get_auth'

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.apt.sources import (
     Source,
-    backports_of,
     has_suite,
     parse_deb822,
     parse_list,
+    pins,
     render,
+    suite_beside,
 )
 
 ONE_LINE = """\
@@ -57,7 +58,7 @@ def test_deb822_style_skips_what_is_not_enabled():
 
 @pytest.mark.parametrize("sources", [parse_list(ONE_LINE), parse_deb822(DEB822)])
 def test_backports_come_from_the_same_mirror_with_the_same_key(sources):
-    backports = backports_of(sources, "bookworm")
+    backports = suite_beside(sources, "bookworm", "bookworm-backports")
     assert backports.uris == ("http://mirror.example/debian",)
     assert parse_deb822(render(backports)) == [backports]
     assert has_suite([backports], "bookworm-backports")
@@ -66,4 +67,10 @@ def test_backports_come_from_the_same_mirror_with_the_same_key(sources):
 
 def test_host_without_the_release_is_refused():
     with pytest.raises(LookupError, match="serves trixie"):
-        backports_of(parse_list(ONE_LINE), "trixie")
+        suite_beside(parse_list(ONE_LINE), "trixie", "forky")
+
+
+def test_pins_let_named_packages_alone_come_from_the_suite():
+    general, named = pins("forky", ["valkey-server", "valkey-tools"]).split("\n\n")
+    assert "Package: *\nPin: release n=forky\nPin-Priority: 50" in general
+    assert named == "Package: valkey-server valkey-tools\nPin: release n=forky\nPin-Priority: 600\n"

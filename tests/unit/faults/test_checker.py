@@ -149,3 +149,40 @@ def test_two_servers_that_acknowledge_in_turns_are_found() -> None:
 def test_a_change_and_back_or_writes_at_one_time_prove_nothing(times: tuple[float, float, float]) -> None:
     writes = [acknowledged(server, at) for server, at in zip("aba", times, strict=True)]
     assert checker.check_acknowledgers(writes) == []
+
+
+def test_reads_that_missed_old_writes_are_found() -> None:
+    found = checker.check_staleness([(op(kind="read"), 2.0), (op(kind="read"), 31.0)], 30.0)
+    assert kinds(found) == ["stale"]
+
+
+@pytest.mark.parametrize(
+    ("operations", "served"),
+    [
+        ([op(at=5.0), op(at=6.0, route="balancers")], True),
+        ([op(at=5.0), op(at=3.0, route="balancers")], False),
+        ([op(at=5.0), op(outcome=OPEN, at=6.0, route="balancers")], False),
+        ([op(at=5.0), op(at=6.0, route="balancers", kind="read")], False),
+        ([], False),
+    ],
+)
+def test_served_are_ways_whose_writes_began_later_and_were_acknowledged(
+    operations: list[Operation], served: bool
+) -> None:
+    assert checker.served(operations, ("pool", "balancers"), 4.0) is served
+
+
+def test_another_server_has_taken_over_when_it_was_first_seen_to_take_writes() -> None:
+    probes = [*looks("a", [1.0, 6.0]), *looks("b", [4.0], writable=False), *looks("b", [7.0, 8.0])]
+    assert checker.taken_over(probes, "a", 3.0) == pytest.approx(7.01)
+    assert checker.taken_over(probes, "b", 3.0) == pytest.approx(6.01)
+    assert checker.taken_over(probes, "a, b", 3.0) is None
+
+
+def test_a_shard_that_is_away_is_seen_though_others_are_there() -> None:
+    operations = [op(at=t / 10, route="valkey", shard=0) for t in range(50)]
+    operations += [op(at=t, route="valkey", shard=1) for t in (0.0, 1.0, 4.5)]
+    operations.sort(key=lambda o: o.end)
+    assert checker.longest_gap(operations, 0.0, 5.0) == pytest.approx(3.5)
+    assert checker.served(operations, ("valkey 0", "valkey 1"), 0.5) is True
+    assert checker.served([o for o in operations if o.end < 4], ("valkey 0", "valkey 1"), 1.0) is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from faults import report
-from faults.breakage import FAULTS
+from faults.catalogue import FAULTS
 from faults.checker import Outage, Violation
 from faults.history import Event, Probe
 
@@ -48,3 +48,17 @@ def test_the_timeline_is_well_formed_whatever_the_names() -> None:
 def test_every_fault_has_a_name_of_its_own_and_says_what_it_is() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     assert all(fault.about for fault in FAULTS)
+
+
+def test_figures_are_median_and_worst_of_the_slower_way_of_all_runs() -> None:
+    runs = [
+        {
+            "fault": "f",
+            "gaps": {"pool": a, "balancers": b, "valkey plain": 0.5},
+            "failed": {"pool": 2, "balancers": 9},
+            "healed": 5,
+            "healthy": 8,
+        }
+        for a, b in ((1.0, 2.0), (4.0, 3.0), (9.0, 8.0))
+    ]
+    assert report.figures(runs).splitlines()[2] == "| f | 3 | 4.0 | 9.0 | 0.5 | 0.5 | 2 | 3 |"

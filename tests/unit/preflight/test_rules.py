@@ -560,3 +560,17 @@ class TestVerdict:
     def test_a_line_says_where_what_and_what_to_do(self):
         line = judge.render([Problem("rule", ("node1",), "variable", "this", "that", "so")])
         assert line == "  1. node1/variable: found this; allowed that; do: so. [rule]"
+
+
+@pytest.mark.parametrize(
+    ("variables", "word"),
+    [
+        ({"backup_jobs": [{"name": "a", "kind": "logical", "calendar": "each night"}]}, "calendar"),
+        ({"backup_jobs": [{"name": "a", "kind": "prune", "calendar": "daily"}] * 2}, "two jobs are called a"),
+        ({"backup_retention": {"logical": {"keep": 3}}}, "keep is unknown"),
+        ({"backup_retention": {"mysql": {"count": 3}}}, "a rule for mysql"),
+        ({"backup_offsite": [{"name": "far", "retention": {"valkey": {"days": 0}}}]}, "keeps nothing"),
+    ],
+)
+def test_backup_jobs_and_rules_that_cannot_be_understood(sample, variables, word):
+    assert word in sample.variables(**variables).only("backup_schedule").found

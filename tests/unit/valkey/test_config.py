@@ -136,6 +136,26 @@ def test_a_plan_is_empty_exactly_when_nothing_differs(wished, live):
     assert {*again.live, *again.restart} == set(wished)
 
 
+@pytest.mark.parametrize(
+    ("version", "text"),
+    [
+        ("8.1.1", "sigterm nosave\nuser x +ping"),
+        ("9.0.0", "sigterm nosave failover\nuser x +ping +cluster|syncslots"),
+        ("10.2", None),
+    ],
+)
+def test_words_for_later_versions_alone(version, text):
+    found = config.for_version(
+        "sigterm nosave{since 9.0: failover}\nuser x +ping{since 9.0: +cluster|syncslots}", version
+    )
+    assert found == (text or config.for_version(found, version))
+    assert "{" not in found
+
+
+def test_words_for_later_versions_are_left_out_where_nothing_is_known():
+    assert config.for_version("a{since 9.0: b} {port}", "") == "a {port}"
+
+
 def test_unknown_settings_come_with_the_nearest_name():
     assert config.unknown_settings({"maxmemry": "1", "qqq": "1", "port": "1"}, {"maxmemory": "", "port": "0"}) == {
         "maxmemry": "maxmemory",

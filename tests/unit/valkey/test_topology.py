@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, topology
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Mark
+from hypothesis import given
+from hypothesis import strategies as st
 
 A, B, C, D = (letter * 40 for letter in "abcd")
 
@@ -57,6 +61,34 @@ def test_signature_is_about_topology_only() -> None:
     assert topology.parse_nodes(NODES.replace("9001-16383", "9001-16382")).signature != base
     assert topology.parse_nodes(NODES.replace(" 2 connected", " 4 connected")).signature != base
     assert topology.parse_nodes(NODES.replace(f"fail? {A}", f"fail? {B}")).signature != base
+
+
+def test_sight_tells_what_agreement_hangs_on() -> None:
+    """The same as the whole view does."""
+    sight = topology.parse_sight(NODES)
+    assert sight.me == A
+    assert sight.handshake
+    assert sight.unlinked == ("[::1]:7003",)
+    assert (
+        topology.parse_sight(NODES.replace("10.0.0.2", "10.9.9.9").replace("[77", "[99")).signature == sight.signature
+    )
+    for old, new in (("9001-16383", "9001-16382"), (" 2 connected", " 4 connected"), (f"fail? {A}", f"fail? {B}")):
+        assert topology.parse_sight(NODES.replace(old, new)).signature != sight.signature
+    assert topology.parse_sight(NODES.replace(" 3 disconnected", " 9 disconnected")).signature == sight.signature
+    with pytest.raises(topology.TopologyError, match="CLUSTER NODES"):
+        topology.parse_sight("nonsense")
+
+
+@given(st.sets(st.integers(0, 60)), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=9))
+def test_ranges_of_slots_and_of_ranges(slots: set[int], pieces: list[tuple[int, int]]) -> None:
+    """Both ways to make ranges: sorted, apart, and exactly what was given."""
+    overlapping = [(first, first + more) for first, more in pieces]
+    for found, given_slots in (
+        (ranges.to_ranges(slots), slots),
+        (ranges.merged(overlapping), {slot for first, last in overlapping for slot in range(first, last + 1)}),
+    ):
+        assert set(ranges.expand(found)) == given_slots
+        assert all(one.last + 1 < other.first for one, other in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("line", ["nonsense", f"{A} 127.0.0.1:x@1 master - 0 0 0 connected", NODES[:60]])

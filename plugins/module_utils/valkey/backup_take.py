@@ -1,0 +1,486 @@
+"""Makes a backup of a Valkey cluster from a host that reaches its data ports. Modules and timers share it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, digest, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError, Fork, Giver
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_receive import Received, Receivers
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_stream import ReplicaStream
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
+    Command,
+    Endpoint,
+    Fleet,
+    Options,
+    ReplyError,
+    UnreachableError,
+    ValkeyError,
+    checked,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
+    Node,
+    Server,
+    View,
+    parse_info,
+    parse_nodes,
+    parse_server,
+)
+
+POLL = 0.1
+LAG_POLL = 0.001
+ATTEMPTS = 5
+SAMPLE_BYTES = 16384
+# What PEXPIRETIME says of a key that is not there.
+GONE = -2
+# Forks of a server that keep another one from being made.
+BUSY = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled", "module_fork_in_progress")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to back up, and how.
+
+    nodes: where members of the cluster listen; the first that answers is asked. set: id that backups of one run share.
+    source: backup.SOURCES. max_pause: seconds for which servers hold writes at most. wait: seconds for the cluster to be ready.
+    samples: keys of each shard whose digests go into the manifest. rate: bytes a second, None for no limit.
+    """
+
+    nodes: tuple[Endpoint, ...]
+    cluster: str
+    backup_dir: str
+    set: str = ""
+    kind: str = backup.RDB
+    source: str = backup.AUTO
+    max_pause: float = 0.5
+    wait: float = 60.0
+    samples: int = 8
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """A shard while writes were held: replication offset, number of keys and bytes of memory that they took, whether it counts
+    offsets, samples of its keys."""
+
+    offset: int
+    keys: int
+    memory: int
+    counting: bool
+    samples: tuple[backup.Sample, ...]
+
+
+@dataclass
+class Cut:
+    """The moment of a backup, and all shards at it by the names of their files. skew, held: seconds."""
+
+    moment: datetime.datetime
+    shards: dict[str, ShardState]
+    skew: float = 0.0
+    held: float = 0.0
+    attempts: int = 1
+
+
+def look(fleet: Fleet, nodes: Sequence[Endpoint]) -> tuple[View, Endpoint]:
+    """Return the cluster as the first member that answers sees it, and that member. Raises BackupError."""
+    errors = []
+    for endpoint in nodes:
+        try:
+            return parse_nodes(fleet.client(endpoint).call("CLUSTER", "NODES")), endpoint
+        except UnreachableError as error:
+            fleet.drop(endpoint)
+            errors.append(str(error))
+    raise BackupError(f"no member of the cluster answers: {'; '.join(errors)}", "Repair one, or name others")
+
+
+@dataclass
+class Streams:
+    """One connection a shard, in the order of its givers."""
+
+    all: list[ReplicaStream] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close all."""
+        for stream in self.all:
+            stream.close()
+
+    def named(self, givers: Sequence[Giver]) -> dict[str, ReplicaStream]:
+        """Return them by the names of their files."""
+        return {giver.name: stream for giver, stream in zip(givers, self.all, strict=True)}
+
+
+class Taking:
+    """One backup being made."""
+
+    def __init__(self, wish: Wish, options: Options) -> None:
+        self.wish = wish
+        self.options = options
+        self.fleet = Fleet(options)
+        self.servers: dict[str, Server] = {}
+        self.begun = datetime.datetime.now(datetime.UTC)
+        self._entry = wish.nodes[0]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.fleet.close()
+
+    def endpoint(self, node: Node) -> Endpoint:
+        """Where a member listens for us."""
+        return self._entry if node.myself else Endpoint(node.address, node.port)
+
+    def plan(self) -> tuple[View, tuple[Giver, ...]]:
+        """Wait until the cluster can be backed up, and return it with who gives the files. Raises BackupError, ValkeyError."""
+        deadline = time.monotonic() + self.wish.wait
+        while True:
+            try:
+                view, givers, problem = self._plan()
+            except (BackupError, UnreachableError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                problem, givers = str(error), ()
+            if not problem:
+                return view, givers
+            if time.monotonic() > deadline:
+                raise BackupError(
+                    f"the cluster was not ready within {self.wish.wait:.0f} s: {problem}",
+                    "Nothing was written. Repair it, see holdfast.persistence.check, and run again",
+                )
+            time.sleep(POLL)
+
+    def _plan(self) -> tuple[View, tuple[Giver, ...], str]:
+        view, self._entry = look(self.fleet, self.wish.nodes)
+        problem = backup.unready([view])
+        if problem:
+            return view, (), problem
+        leaders = {node.id: self.endpoint(node) for node in view.primaries}
+        seen = self.fleet.all(leaders.values(), "CLUSTER", "NODES")
+        problem = backup.unready([view, *(parse_nodes(text) for text in seen.values())])
+        if problem:
+            return view, (), problem
+        members = {node.id: self.endpoint(node) for node in view.members if not node.failed}
+        away = self.fleet.connect(members.values())
+        infos = self.fleet.all([where for where in members.values() if where not in away], "INFO")
+        self.servers = {name: parse_server(infos[where]) for name, where in members.items() if where in infos}
+        givers = backup.choose(view, self.servers, self.wish.source)
+        busy = [g.source.endpoint for g in givers if _is_busy(parse_info(infos[members[g.source.id]]))]
+        return view, givers, f"{', '.join(busy)} saves or rewrites already" if busy else ""
+
+    @contextlib.contextmanager
+    def paused(self, givers: Sequence[Giver]) -> Iterator[Callable[[], float]]:
+        """Hold writes on all primaries for the block, which gets the seconds since they were asked to. Lifted in any case:
+        here at the end, by the servers themselves after max_pause."""
+        leaders = [self.endpoint(giver.primary) for giver in givers]
+        begin = time.monotonic()
+        try:
+            self.fleet.all(leaders, "CLIENT", "PAUSE", int(self.wish.max_pause * 1000), "WRITE")
+            yield lambda: time.monotonic() - begin
+        finally:
+            self._unpause(leaders)
+
+    def _unpause(self, leaders: Sequence[Endpoint]) -> None:
+        """One server that broke away must not keep the others from being freed."""
+        try:
+            self.fleet.all(leaders, "CLIENT", "UNPAUSE")
+            return
+        except ValkeyError:
+            self.fleet.close()
+        away = self.fleet.connect(leaders)
+        self.fleet.each({where: [("CLIENT", "UNPAUSE")] for where in leaders if where not in away})
+
+    def open(self, givers: Sequence[Giver]) -> Streams:
+        """Return a stream for each shard, ready to be asked. Raises ValkeyError."""
+        streams = Streams()
+        try:
+            for giver in givers:
+                version = self.servers[giver.source.id].version_text
+                follow = self.wish.kind == backup.AOF
+                streams.all.append(ReplicaStream(self.endpoint(giver.source), self.options, version, follow=follow))
+        except BaseException:
+            streams.close()
+            raise
+        return streams
+
+    def changed(self, view: View) -> str:
+        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
+        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
+        views = [parse_nodes(text) for text in seen.values()]
+        moved = any(found.signature != view.signature for found in views)
+        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
+
+    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
+        """Return what the servers were told: users with hashed passwords, settings without secrets."""
+        leaders = {self.endpoint(giver.primary): giver for giver in givers}
+        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
+        servers = []
+        for where, (_users, settings) in answers.items():
+            words = checked(settings)
+            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
+            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
+        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
+
+    def cut(self, givers: Sequence[Giver], streams: Sequence[ReplicaStream]) -> tuple[Cut, str]:
+        """Let all files begin at one moment. Returns it, and why it is none, empty when it is. Raises ValkeyError."""
+        chosen = self._candidates(givers)
+        forks: list[Fork] = []
+        with self.paused(givers) as since:
+            cut = self._state(givers, chosen)
+            for giver, stream in zip(givers, streams, strict=True):
+                if giver.from_replica:
+                    self._await_offset(giver, cut.shards[giver.name].offset, since)
+                stream.ask()
+            for giver, stream in zip(givers, streams, strict=True):
+                begun = stream.forked(self.wish.max_pause - since())
+                shard = cut.shards[giver.name]
+                at = since() if begun else self.wish.max_pause
+                forks.append(Fork(shard.offset, stream.offset, shard.counting, at))
+        times = [fork.at for fork in forks]
+        cut.skew, cut.held = max(times) - min(times), since()
+        return cut, backup.torn(forks, self.wish.max_pause)
+
+    def end(self, givers: Sequence[Giver], tell: Callable[[Mapping[str, int]], None]) -> tuple[Cut, str]:
+        """Read at one moment how far all shards are. Returns it, and why it is none. Raises ValkeyError.
+
+        tell gets the offsets while writes are held, so that whoever reads them knows where to stop.
+        """
+        chosen = self._candidates(givers)
+        with self.paused(givers) as since:
+            begin = since()
+            cut = self._state(givers, chosen)
+            cut.skew = since() - begin
+            tell({name: shard.offset for name, shard in cut.shards.items()})
+        cut.held = since()
+        forks = [Fork(shard.offset, shard.offset, shard.counting, cut.held) for shard in cut.shards.values()]
+        return cut, backup.torn(forks, self.wish.max_pause)
+
+    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[tuple[bytes, str]]]) -> Cut:
+        """Return what all primaries say of themselves and of the chosen keys, asked at once."""
+        moment = datetime.datetime.now(datetime.UTC)
+        asked: dict[Endpoint, list[Command]] = {}
+        for giver in givers:
+            reads = [
+                command
+                for key, kind in chosen[giver.name]
+                for command in (["PEXPIRETIME", key], digest.reader(kind, key))
+            ]
+            asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
+        answers = self.fleet.each(asked)
+        shards = {}
+        for giver in givers:
+            info, *found = answers[self.endpoint(giver.primary)]
+            server = parse_server(checked(info))
+            fields = parse_info(info)
+            shards[giver.name] = ShardState(
+                offset=server.offset,
+                keys=server.keys,
+                memory=int(fields.get("used_memory_dataset", server.used_memory)),
+                counting=fields.get("repl_backlog_active") == "1",
+                samples=_samples(chosen[giver.name], found),
+            )
+        return Cut(moment, shards)
+
+    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[tuple[bytes, str]]]:
+        """Return a few small keys of each shard with their types."""
+        leaders = {self.endpoint(giver.primary): giver.name for giver in givers}
+        found = self.fleet.each({where: [("RANDOMKEY",)] * self.wish.samples for where in leaders})
+        names = {
+            where: sorted({_raw(checked(key)) for key in keys if key is not None}) for where, keys in found.items()
+        }
+        sized = self.fleet.each(
+            {
+                where: [c for key in keys for c in (("TYPE", key), ("MEMORY", "USAGE", key))]
+                for where, keys in names.items()
+            }
+        )
+        small = {
+            where: [
+                (key, kind)
+                for key, kind, size in zip(names[where], answers[::2], answers[1::2], strict=True)
+                if checked(kind) in digest.TYPES and (checked(size) or SAMPLE_BYTES) < SAMPLE_BYTES
+            ]
+            for where, answers in sized.items()
+        }
+        dumps = self.fleet.each({where: [("DUMP", key) for key, _kind in keys] for where, keys in small.items()})
+        return {
+            leaders[where]: [
+                item
+                for item, payload in zip(keys, dumps[where], strict=True)
+                if payload is not None and digest.is_lasting(_raw(checked(payload)))
+            ]
+            for where, keys in small.items()
+        }
+
+    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
+        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
+        client = self.fleet.client(self.endpoint(giver.source))
+        while since() < self.wish.max_pause / 2:
+            if parse_server(client.call("INFO")).offset >= offset:
+                return
+            time.sleep(LAG_POLL)
+
+
+def _samples(chosen: Sequence[tuple[bytes, str]], answers: Sequence[Any]) -> tuple[backup.Sample, ...]:
+    """Return the samples out of the answers for each: when it expires, what it holds. Keys that are gone are left out."""
+    found = []
+    for (key, kind), expires, value in zip(chosen, answers[::2], answers[1::2], strict=True):
+        if isinstance(value, ReplyError) or checked(expires) == GONE:
+            continue
+        found.append(
+            backup.Sample(key.decode("utf-8", "surrogateescape"), kind, expires, digest.digest(kind, _raw(value)))
+        )
+    return tuple(found)
+
+
+def _raw(reply: Any) -> Any:
+    """Return a reply's text as the bytes that came."""
+    if isinstance(reply, str):
+        return reply.encode("utf-8", "surrogateescape")
+    return [_raw(item) for item in reply] if isinstance(reply, list) else reply
+
+
+def _is_busy(info: Mapping[str, str]) -> bool:
+    return any(info.get(name, "0") != "0" for name in BUSY)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A backup that was made, and where it is."""
+
+    path: str
+    manifest: Manifest
+
+
+def take(wish: Wish, options: Options) -> Taken:
+    """Make a backup. Only for who holds the engine's lock.
+
+    Raises BackupError, ValkeyError, OSError; nothing that looks like a backup is left then.
+    """
+    with contextlib.closing(Taking(wish, options)) as taking:
+        store.sweep(wish.backup_dir, backup.ENGINE)
+        problem = ""
+        for attempt in range(1, ATTEMPTS + 1):
+            view, givers = taking.plan()
+            taken, problem = _attempt(taking, view, givers, attempt)
+            if taken is not None:
+                return taken
+        raise BackupError(
+            f"in {ATTEMPTS} attempts no moment was found at which all shards could be cut; the last time {problem}",
+            "Nothing was kept. Raise max_pause, or look whether somebody else pauses clients or moves slots",
+        )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A backup that is being made: of this cluster, by these givers, in this folder."""
+
+    taking: Taking
+    view: View
+    givers: tuple[Giver, ...]
+    label: str
+    folder: str
+
+
+def _attempt(taking: Taking, view: View, givers: tuple[Giver, ...], attempt: int) -> tuple[Taken | None, str]:
+    """Make a backup, unless the moment was none: then return why."""
+    wish = taking.wish
+    label = manifests.new_label(datetime.datetime.now(datetime.UTC), taken=store.names(wish.backup_dir, backup.ENGINE))
+    with (
+        contextlib.closing(taking.open(givers)) as streams,
+        store.unfinished(wish.backup_dir, backup.ENGINE, label) as folder,
+    ):
+        work = _Work(taking, view, givers, label, folder)
+        cut, problem, files = _rdb(work, streams) if wish.kind == backup.RDB else _aof(work, streams)
+        if problem:
+            shutil.rmtree(folder)
+            return None, problem
+        cut.attempts = attempt
+        manifest = _manifest(work, cut, files)
+        return Taken(store.finish(folder, manifest), manifest), ""
+
+
+Brought = tuple[Cut, str, dict[str, list[Received]]]
+
+
+def _rdb(work: _Work, streams: Streams) -> Brought:
+    """Bring files home that begin at one moment. Returns it, why it is none, and the files."""
+    cut, problem = work.taking.cut(work.givers, streams.all)
+    problem = problem or work.taking.changed(work.view)
+    if problem:
+        return cut, problem, {}
+    with Receivers(streams.named(work.givers), work.folder, work.taking.wish.rate, follow=False) as receivers:
+        return cut, "", receivers.result()
+
+
+def _aof(work: _Work, streams: Streams) -> Brought:
+    """Bring files home that end at one moment, each with the writes since it began."""
+    wish = work.taking.wish
+    for stream in streams.all:
+        stream.ask()
+    for stream in streams.all:
+        if not stream.forked(wish.wait):
+            raise BackupError(f"{stream.endpoint} did not begin a copy within {wish.wait:.0f} s", "See its log")
+    with Receivers(streams.named(work.givers), work.folder, wish.rate, follow=True) as receivers:
+        receivers.copied()
+        cut, problem = work.taking.end(work.givers, receivers.until)
+        problem = problem or work.taking.changed(work.view)
+        if problem:
+            return cut, problem, {}
+        return cut, "", receivers.result()
+
+
+def _manifest(work: _Work, cut: Cut, received: Mapping[str, Sequence[Received]]) -> Manifest:
+    """Return the manifest of files that are there. Raises BackupError."""
+    taking, view, givers, folder = work.taking, work.view, work.givers, work.folder
+    problem = backup.uncovered(giver.slots for giver in givers)
+    if problem:
+        raise BackupError(problem, "Nothing was kept. Run again")
+    declared = os.path.join(folder, backup.SERVERS_FILE)
+    store.write(declared, json.dumps(taking.declarations(givers), indent=1) + "\n", mode=0o600)
+    brought = [(item.path, item.bytes, item.sha256) for items in received.values() for item in items]
+    brought.append((declared, os.path.getsize(declared), store.digest(declared)))
+    newest = max(taking.servers[giver.source.id].version for giver in givers)
+    return Manifest(
+        engine=backup.ENGINE,
+        kind=taking.wish.kind,
+        cluster=taking.wish.cluster,
+        label=work.label,
+        set=taking.wish.set,
+        start=manifests.iso(cut.moment if taking.wish.kind == backup.RDB else taking.begun),
+        end=manifests.iso(datetime.datetime.now(datetime.UTC)),
+        position={
+            "moment": manifests.iso(cut.moment),
+            "held_ms": round(cut.held * 1000, 1),
+            "skew_ms": round(cut.skew * 1000, 1),
+            "attempts": cut.attempts,
+            "signature": view.signature,
+            "shards": [_shard(giver, cut.shards[giver.name], received[giver.name], folder) for giver in givers],
+        },
+        versions={"valkey": ".".join(map(str, newest)), "rdb": max(items[0].rdb for items in received.values())},
+        files=tuple(File(os.path.relpath(path, folder), size, digits) for path, size, digits in brought),
+        extras={"keys": sum(shard.keys for shard in cut.shards.values())},
+    )
+
+
+def _shard(giver: Giver, state: ShardState, files: Sequence[Received], folder: str) -> dict[str, Any]:
+    return {
+        "file": os.path.relpath(files[0].path, folder),
+        "slots": ranges.text(giver.slots),
+        "node": giver.primary.id,
+        "primary": giver.primary.endpoint,
+        "source": giver.source.endpoint,
+        "offset": state.offset,
+        "offset_counted": state.counting,
+        "keys": state.keys,
+        "memory": state.memory,
+        "samples": [asdict(sample) for sample in state.samples],
+    }

@@ -1,0 +1,201 @@
+"""A server of this host that holds one shard of a backup, for a restore or a drill. Nobody reaches it but root here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, connection
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
+    Client,
+    Endpoint,
+    Options,
+    UnreachableError,
+    ValkeyError,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import RestoreError, Shard
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_info
+
+RUN_DIR = "/run/holdfast"
+SERVER = "valkey-server"
+START_SECONDS = 20.0
+POLL = 0.05
+# Ends by itself when nobody comes back for it.
+KEEP_SECONDS = 6 * 3600
+# One MIGRATE waits for the slowest value.
+REPLY_SECONDS = 600.0
+DATABASES = 1024
+
+
+class SourceClient(Client):
+    """A client that comes through the server's Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        """Connect. Raises UnreachableError."""
+        self.endpoint = Endpoint(path, 0)
+        self._connection = connection.library.connection.UnixDomainSocketConnection(
+            path=path, socket_timeout=REPLY_SECONDS
+        )
+        try:
+            self._connection.connect()
+        except (OSError, connection.library.exceptions.ConnectionError) as error:
+            raise UnreachableError(self.endpoint, str(error)) from error
+
+
+def version(program: str = SERVER) -> tuple[int, ...]:
+    """Return the version of this host's server program. Raises RestoreError."""
+    try:
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RestoreError(
+            f"{program} can't be run on this host: {error}", "Install valkey-server; site.yml does"
+        ) from error
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", told)
+    if not match:
+        raise RestoreError(f"{program} --version says {told.strip()!r}", "Install valkey-server")
+    return tuple(int(part) for part in match.groups())
+
+
+class Source:
+    """The server of one shard. It survives this process, so that the next run goes on with what is loaded.
+
+    Parameters: folder of the backup; options, certificates by which the server reaches the cluster.
+    """
+
+    def __init__(self, folder: str, shard: Shard, kind: str, options: Options, program: str = SERVER) -> None:
+        self.shard = shard
+        self._program = program
+        self._folder = folder
+        self._kind = kind
+        self._options = options
+        # Sockets have short paths.
+        mark = hashlib.sha256(folder.encode()).hexdigest()[:10]
+        self._home = os.path.join(RUN_DIR, f"valkey-{mark}-{shard.name.removeprefix('shard-')}")
+        self._socket = os.path.join(self._home, "s")
+
+    def client(self) -> SourceClient:
+        """Return a connection, the server loads or serves. Starts it where it does not run. Raises RestoreError."""
+        with contextlib.suppress(ValkeyError):
+            return SourceClient(self._socket)
+        self._prepare()
+        process = self._start()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(ValkeyError):
+                return SourceClient(self._socket)
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RestoreError(f"the server for {self.shard.file} did not start: {self.log()}", "See the message")
+            time.sleep(POLL)
+
+    def log(self) -> str:
+        """Return the end of the server's log."""
+        try:
+            with open(os.path.join(self._home, "log"), encoding="utf-8", errors="replace") as file:
+                return " ".join(file.read().splitlines()[-6:])
+        except FileNotFoundError:
+            return "it left no log"
+
+    def wait(self, client: Client, seconds: float | None) -> bool:
+        """Wait until the file is loaded, for seconds at most. Returns whether it is. Raises RestoreError."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                info = parse_info(client.call("INFO", "persistence"))
+            except ValkeyError as error:
+                raise RestoreError(
+                    f"{self.shard.file} could not be loaded: {self.log()}", "Restore another backup"
+                ) from error
+            if info["loading"] == "0":
+                return True
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            time.sleep(POLL)
+
+    def loaded(self, client: Client) -> tuple[int, int, dict[int, tuple[int, int]]]:
+        """Return how many keys were loaded and left out as expired, and by database how many there are and how many have an end."""
+        text = client.call("INFO", "all")
+        info, found = parse_info(text), spaces(text)
+        if self._kind == backup.RDB:
+            return int(info["rdb_last_load_keys_loaded"]), int(info["rdb_last_load_keys_expired"]), found
+        return sum(keys for keys, _ends in found.values()), 0, found
+
+    def stop(self) -> None:
+        """End the server, delete what it had besides the backup."""
+        with contextlib.suppress(ValkeyError), contextlib.closing(SourceClient(self._socket)) as client:
+            client.send([("SHUTDOWN", "NOSAVE", "NOW", "FORCE")])
+            client.receive_raw()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _prepare(self) -> None:
+        """Lay the file where the server looks for it. What it may write to is a copy."""
+        shutil.rmtree(self._home, ignore_errors=True)
+        os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
+        os.mkdir(self._home, 0o700)
+        file = os.path.join(self._folder, self.shard.file)
+        if self._kind == backup.RDB:
+            os.symlink(file, os.path.join(self._home, "dump.rdb"))
+            return
+        target = os.path.join(self._home, backup.AOF_FOLDER)
+        os.mkdir(target, 0o700)
+        os.symlink(file, os.path.join(target, backup.AOF_BASE))
+        for name in (backup.AOF_INCREMENT, backup.AOF_MANIFEST):
+            shutil.copyfile(os.path.join(os.path.dirname(file), name), os.path.join(target, name))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        settings: dict[str, str] = {
+            "port": "0",
+            "unixsocket": self._socket,
+            "unixsocketperm": "700",
+            "dir": self._home,
+            "dbfilename": "dump.rdb",
+            "save": "",
+            "appendonly": "no" if self._kind == backup.RDB else "yes",
+            "appendfilename": "appendonly.aof",
+            "appenddirname": backup.AOF_FOLDER,
+            "auto-aof-rewrite-percentage": "0",
+            "databases": str(DATABASES),
+            "maxmemory": "0",
+            **_tls(self._options),
+        }
+        path = os.path.join(self._home, "valkey.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("".join(f'{name} "{value}"\n' for name, value in settings.items()))
+        with open(os.path.join(self._home, "log"), "ab") as log:
+            return subprocess.Popen(
+                ["timeout", "--kill-after=10", str(KEEP_SECONDS), self._program, path],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+
+
+def spaces(info: str) -> dict[int, tuple[int, int]]:
+    """Return by database how many keys it has and how many of them have an end, out of INFO."""
+    found = parse_info(info)
+    return {int(name[2:]): _space(value) for name, value in found.items() if re.fullmatch(r"db\d+", name)}
+
+
+def _space(value: str) -> tuple[int, int]:
+    fields: Mapping[str, Any] = dict(item.split("=", 1) for item in value.split(","))
+    return int(fields["keys"]), int(fields["expires"])
+
+
+def _tls(options: Options) -> dict[str, str]:
+    if not options.tls:
+        return {}
+    certificate = options.client_cert or ""
+    return {
+        "tls-cluster": "yes",
+        "tls-ca-cert-file": options.ca_cert or "",
+        "tls-cert-file": certificate,
+        "tls-key-file": options.client_key or certificate,
+    }

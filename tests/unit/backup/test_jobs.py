@@ -1,0 +1,59 @@
+"""Jobs and their units."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import jobs
+
+FULL = {"name": "full", "kind": "pgbackrest", "calendar": "Sun  01:30", "options": {"type": "full"}}
+
+
+def test_a_job_has_its_units():
+    (job,) = jobs.parse([{**FULL, "rate": "20M", "nice": 5, "delay": 60}])
+    found = jobs.units([job], "/usr/local/lib/holdfast/holdfast-backup", "/srv")
+    service, timer = found.values()
+    assert list(found) == [f"/etc/systemd/system/holdfast-backup-full.{kind}" for kind in ("service", "timer")]
+    assert "ExecStart=/usr/bin/python3 /usr/local/lib/holdfast/holdfast-backup run full\n" in service
+    assert "IOWriteBandwidthMax=/srv 20971520\n" in service and "Nice=5\n" in service
+    assert "OnCalendar=Sun 01:30\n" in timer and "Persistent=yes\n" in timer and "RandomizedDelaySec=60\n" in timer
+
+
+def test_a_job_is_written_as_it_is_read():
+    (job,) = jobs.parse([FULL])
+    written = json.loads(jobs.dump([job], {"full": 1.0}))["jobs"]["full"]
+    assert written.pop("since") == 1.0
+    assert jobs.parse_one(written) == job
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"name": "Full backup"}, "name 'Full backup'"),
+        ({"name": "../x"}, "name"),
+        ({"kind": "tar"}, "kind is 'tar'"),
+        ({"calendar": "every night"}, "calendar 'every night' is no"),
+        ({"calendar": None}, "calendar is None"),
+        ({"where": "node1"}, "where is 'node1'"),
+        ({"nice": 20}, "nice is 20"),
+        ({"io_priority": "high"}, "io_priority is 'high'"),
+        ({"rate": "fast"}, "rate is 'fast'"),
+        ({"persistent": "yes"}, "persistent is 'yes'"),
+        ({"options": {}}, "options need type"),
+        ({"options": {"type": "whole"}}, "options.type is 'whole'"),
+        ({"options": {"type": "full", "sections": ["full"]}}, "sections are unknown to pgbackrest"),
+        ({"kind": "logical", "options": {"sections": ["half"]}}, "has 'half'"),
+        ({"kind": "logical", "options": {"parallel": 0}}, "options.parallel is 0"),
+        ({"kind": "prune", "options": {"engines": []}}, "list of texts"),
+        ({"when": "now"}, "when is unknown"),
+    ],
+)
+def test_what_is_no_job_is_refused(change, word):
+    with pytest.raises(jobs.JobError, match=word):
+        jobs.parse([{**FULL, **change}])
+
+
+def test_two_jobs_of_one_name_are_refused():
+    with pytest.raises(jobs.JobError, match="two jobs are called full"):
+        jobs.parse([FULL, {**FULL, "calendar": "daily"}])
