@@ -19,6 +19,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     Endpoint,
     Fleet,
     ReplyError,
+    UnreachableError,
+    ValkeyError,
     checked,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import (
@@ -128,6 +130,7 @@ class _Source:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self.endpoint = client.endpoint
         self.waiting: deque[Batch] = deque()
         self.given: dict[str, tuple[Batch, int]] = {}
         self._seen = {job.name for job in self._jobs()}
@@ -173,9 +176,31 @@ class AtomicEngine:
         self._notes: list[str] = []
 
     def run(self, moves: Sequence[Move], budget: float | None = None) -> Outcome:
-        """Carry out moves as Engine says. At least one job is begun."""
-        clock, start = self._context.clock, self._context.clock()
+        """Carry out moves as Engine says. At least one job is begun.
+
+        When a server fails, what the others still move is cancelled: nothing goes on behind a failed run.
+        """
         sources = self._sources(moves)
+        try:
+            return self._work(moves, sources, budget)
+        except ValkeyError:
+            for source in sources:
+                self._cancel(source)
+            raise
+
+    def _cancel(self, source: _Source) -> None:
+        if not source.given:
+            return
+        fleet = self._context.fleet
+        fleet.drop(source.endpoint)
+        try:
+            fleet.client(source.endpoint).call("CLUSTER", "CANCELSLOTMIGRATIONS")
+        except UnreachableError:
+            # The failure that is told: a source that is gone moves nothing.
+            return
+
+    def _work(self, moves: Sequence[Move], sources: Sequence[_Source], budget: float | None) -> Outcome:
+        clock, start = self._context.clock, self._context.clock()
         total, keys = sum(move.count for move in moves), 0
         done: list[Move] = []
         progress = Progress(0, total, 0, 0, 0.0)
