@@ -126,13 +126,14 @@ def batches(moves: Iterable[Move], size: int) -> list[Batch]:
 
 
 class _Source:
-    """A server that gives slots away: what waits, and by job what it was given and with how many keys."""
+    """A server that gives slots away: what waits, by job what it was given and with how many keys, and whether one succeeded."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.endpoint = client.endpoint
         self.waiting: deque[Batch] = deque()
         self.given: dict[str, tuple[Batch, int]] = {}
+        self.gave = False
         self._seen = {job.name for job in self._jobs()}
 
     def _jobs(self) -> list[Job]:
@@ -219,6 +220,7 @@ class AtomicEngine:
                     if job.state != "success":
                         self._retry(source, batch, job)
                         continue
+                    source.gave = True
                     done += batch.moves
                     keys += number
                     progress = Progress(sum(move.count for move in done), total, keys, 0, clock() - start)
@@ -238,10 +240,16 @@ class AtomicEngine:
         return list(found.values())
 
     def _retry(self, source: _Source, batch: Batch, job: Job) -> None:
-        """Try a failed batch again in smaller ones (valkey#4545: heavy writes); one slot that fails is refused."""
+        """Try a failed batch again in smaller ones (valkey#4545: heavy writes); one slot that fails is refused.
+
+        Where no job ever succeeded, as with a password that servers don't have, all that waits is refused with it.
+        """
         reason = job.message or job.state
         self._notes.append(f"slots {batch} were not moved atomically: {reason}")
         if batch.count == 1:
             self.refused += batch.moves
+            if not source.gave:
+                self.refused += [move for waiting in source.waiting for move in waiting.moves]
+                source.waiting.clear()
             return
         source.waiting.extendleft(reversed(batches(batch.moves, max(1, batch.count // SMALLER))))
