@@ -72,9 +72,40 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) molecule/default/journeys/test_switchover.py
 
+.PHONY: rotation
+rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
+	$(PYTEST) -s molecule/default/journeys/test_rotation.py
+
+.PHONY: guard
+guard: bootstrap ## Stop the postmaster and fill the disks of the running lab's primary, with the guard and without
+	$(PYTEST) -s molecule/default/journeys/test_guard.py
+
+.PHONY: fencing
+fencing: bootstrap ## Kill the primary's host of the running lab, with and without a command that confirms it
+	$(PYTEST) -s molecule/default/journeys/test_fencing.py
+
+.PHONY: sites
+sites: bootstrap ## Adopt a standalone PostgreSQL and let two sites change places, on hosts of their own
+	@tools/engine
+	$(TEST_LAB) $(PYTEST) -s molecule/default/journeys/test_sites.py
+
+.PHONY: updates
+updates: bootstrap ## Update and restart all tiers of the running lab, under load
+	@. tools/lib.sh && install_packages pgbench=postgresql
+	$(PYTEST) -s molecule/default/journeys/test_postgresql_update.py
+
+.PHONY: members
+members: bootstrap ## Restart, rebuild, add, remove and replace members of the running lab, under load
+	@. tools/lib.sh && install_packages pgbench=postgresql
+	$(PYTEST) -s molecule/default/journeys/test_patroni_member.py molecule/default/journeys/test_postgresql_members.py
+
 .PHONY: backups
 backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10)
 	$(PYTEST) -s molecule/default/journeys/test_backup.py
+
+.PHONY: restores
+restores: bootstrap ## Take PostgreSQL of the running lab to a time, LSN, transaction and name, again and again (HOLDFAST_RESTORES, 3)
+	$(PYTEST) -s molecule/default/journeys/test_restore.py
 
 .PHONY: offsite
 offsite: bootstrap ## Carry backups of the running lab to S3 and Azure Blob on this machine (packages from npm)
@@ -138,11 +169,16 @@ bench-backup: bootstrap ## Measure backups and restores against what people do b
 	python tests/bench/backup.py --version 9.1
 	python tests/bench/backup_postgresql.py
 
+.PHONY: faults-page
+faults-page: bootstrap ## Write docs/benchmarks/faults.md out of the results of bench-failover and faults-long
+	@PYTHONPATH=tests python -m faults.page
+
 # What clients saw of each, five times; the medians are those of all runs in the folder.
+BENCH_RUNS ?= 5
 .PHONY: bench-failover
 bench-failover: bootstrap ## Measure how long clients of the lab wait when what they use dies
-	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs 5 --only 'postmaster killed' \
-		"primary's host killed" 'primary half cut' 'balancer killed' 'planned switchover' 'replica killed' 'etcd follower killed' \
+	@PYTHONPATH=tests python -m faults.campaign --output .cache/faults/bench --runs $(BENCH_RUNS) --only 'postmaster killed' \
+		"primary's host killed" 'primary half cut' 'primary cut off' 'balancer killed' 'planned switchover' 'replica killed' 'etcd follower killed' \
 		'Valkey primary gone' 'Valkey replica killed' 'power loss'
 
 .PHONY: bench-install

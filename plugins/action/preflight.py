@@ -70,7 +70,13 @@ def read_inventory(loader, task_vars, roles, arguments):
     Parameters: loader, a DataLoader; task_vars, of which groups and hostvars count; roles, a RoleFiles;
     arguments, of the action.
     """
-    groups = {group: tuple(names) for group, names in task_vars["groups"].items()}
+    # A standalone server that adopt.yml takes over is nobody's host yet.
+    strangers = set(task_vars["groups"].get("standalone", ()))
+    groups = {
+        group: tuple(name for name in names if name not in strangers)
+        for group, names in task_vars["groups"].items()
+        if group != "standalone"
+    }
     return Inventory(
         hosts=tuple(
             _read_host(name, groups, task_vars["hostvars"], roles, loader=loader, probe_name=arguments["probe"])

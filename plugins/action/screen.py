@@ -15,6 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.status import
 
 DISPLAY = Display()
 ANSWERS = ("host", "haproxy", "pgbouncer", *model.ENGINES)
+MORE_ANSWERS = ("asked", "served", "backup")
 CHECKS = {"postgresql": "patroni", "valkey": "valkey"}
 
 
@@ -34,6 +35,7 @@ class ActionModule(ActionBase):
             addresses=options["addresses"],
             engines=options["engines"],
             answers=options["answers"],
+            declared=options["declared"],
         )
         if options["view"] == "status":
             show(options["format"], seen, render.render(seen))
@@ -57,12 +59,15 @@ def argument_spec():
         "timing": {"type": "str", "required": True},
         "vip": {"type": "str", "default": ""},
         "addresses": {"type": "dict", "required": True},
+        "declared": {"type": "dict", "default": {}},
         "engines": {"type": "list", "elements": "str", "choices": list(model.ENGINES), "required": True},
         "answers": {
             "type": "dict",
             "required": True,
-            "options": {kind: {"type": "list", "elements": "dict", "required": True} for kind in ANSWERS}
-            | {"backup": {"type": "list", "elements": "dict", "default": []}},
+            "options": {
+                **{kind: {"type": "list", "elements": "dict", "required": True} for kind in ANSWERS},
+                **{kind: {"type": "list", "elements": "dict", "default": []} for kind in MORE_ANSWERS},
+            },
         },
         "checks": {
             "type": "dict",

@@ -23,6 +23,16 @@ options:
     description: Password of the user C(root).
     type: str
     required: true
+  previous_root_passwords:
+    description: Passwords that C(root) may have instead, while it rotates. They are replaced by O(root_password).
+    type: list
+    elements: str
+    default: []
+  absent_users:
+    description: Users to remove, with the roles of their names.
+    type: list
+    elements: str
+    default: []
   users:
     description: The other users.
     type: list
@@ -91,6 +101,8 @@ steps:
   sample: [add user root, turn authentication on]
 """
 
+import dataclasses
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.access import (
     ROOT,
@@ -103,6 +115,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.access i
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import (
     WRONG_PASSWORD,
     Client,
+    Connection,
     EtcdError,
     UnreachableError,
     argument_spec,
@@ -123,18 +136,33 @@ def to_users(params: dict) -> list[User]:
     ]
 
 
-def read_state(client: Client, users: list[User]) -> State:
-    """Return what etcd has of the wished users. Raises EtcdError."""
+def find_client(connection: Connection, passwords: list[str]) -> Client:
+    """Return a client with the first password of root that etcd takes. Raises EtcdError."""
+    for password in passwords[:-1]:
+        client = Client(dataclasses.replace(connection, password=password))
+        try:
+            client.log_in()
+        except EtcdError as error:
+            if WRONG_PASSWORD not in error.message:
+                raise
+        else:
+            return client
+    return Client(dataclasses.replace(connection, password=passwords[-1]))
+
+
+def read_state(client: Client, users: list[User], root_password: str, absent: list[str]) -> State:
+    """Return what etcd has of the wished users and of those to remove. Raises EtcdError."""
     enabled = client.log_in()
-    names = {ROOT, *(user.name for user in users)}
+    names = {ROOT, *(user.name for user in users), *absent}
     found_users = names & set(client.ask("/v3/auth/user/list").get("users", []))
     found_roles = names & set(client.ask("/v3/auth/role/list").get("roles", []))
-    known = {user.name for user in users if enabled and client.knows(user.name, user.password)}
+    wished = [User(ROOT, root_password), *users]
+    known = {user.name for user in wished if enabled and client.knows(user.name, user.password)}
     return State(
         enabled=enabled,
         users={name: tuple(client.ask("/v3/auth/user/get", {"name": name}).get("roles", [])) for name in found_users},
         roles={name: parse_permissions(client.ask("/v3/auth/role/get", {"role": name})) for name in found_roles},
-        known_passwords=frozenset(known | ({ROOT} if enabled else set())),
+        known_passwords=frozenset(known),
     )
 
 
@@ -143,19 +171,23 @@ def run(module: AnsibleModule) -> dict[str, object]:
     params = module.params
     users = to_users(params)
     connection = from_params(params | {"username": ROOT, "password": params["root_password"]})
+    root_password, absent = params["root_password"], params["absent_users"]
+    passwords = [root_password, *params["previous_root_passwords"]]
     try:
-        client = Client(connection)
         patience = 0 if module.check_mode else params["patience"]
-        state = patiently(lambda: read_state(client, users), patience)
+        client = patiently(lambda: find_client(connection, passwords), patience)
+        state = patiently(lambda: read_state(client, users, root_password, absent), patience)
     except UnreachableError:
         if not module.check_mode:
             raise
         state = State()
-    steps = plan(params["root_password"], users, state)
+    steps = plan(root_password, users, state, absent)
     if steps and not module.check_mode:
         for step in steps:
             client.ask(step.path, dict(step.body))
-        left = plan(params["root_password"], users, patiently(lambda: read_state(client, users), params["patience"]))
+        client = find_client(connection, [root_password])
+        after = patiently(lambda: read_state(client, users, root_password, absent), params["patience"])
+        left = plan(root_password, users, after, absent)
         if left:
             raise EtcdError(connection.endpoints[0], "still to do after all was done: " + left[0].text)
     return {"changed": bool(steps), "steps": [step.text for step in steps]}
@@ -185,6 +217,8 @@ def main() -> None:
         argument_spec=argument_spec()
         | {
             "root_password": {"type": "str", "required": True, "no_log": True},
+            "previous_root_passwords": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "absent_users": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "dict", "default": [], "options": user},
             "patience": {"type": "float", "default": 30},
         },

@@ -71,6 +71,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.status.host i
     days_left,
     parse_addresses,
     parse_units,
+    split_certificates,
 )
 
 PROPERTIES = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp"
@@ -88,15 +89,16 @@ def read_certificates(module: AnsibleModule, folder: str) -> list[dict[str, obje
         return []
     names = sorted(name for name in os.listdir(folder) if name.endswith((".crt", ".pem")))
     now = time.time()
-    return [
-        {
-            "file": name,
-            "days_left": days_left(
-                run(module, "openssl", "x509", "-noout", "-enddate", "-in", os.path.join(folder, name)), now
-            ),
-        }
-        for name in names
-    ]
+    return [{"file": name, "days_left": soonest(module, os.path.join(folder, name), now)} for name in names]
+
+
+def soonest(module: AnsibleModule, path: str, now: float) -> int:
+    """Return the days left of the certificate in a file that ends first: there are several while an authority is replaced."""
+    with open(path, encoding="utf-8") as stream:
+        certificates = split_certificates(stream.read())
+    program = [module.get_bin_path("openssl", required=True), "x509", "-noout", "-enddate"]
+    ends = [module.run_command(program, data=text, check_rc=True)[1] for text in certificates]
+    return min(days_left(end, now) for end in ends)
 
 
 def main() -> None:

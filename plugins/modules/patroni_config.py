@@ -30,6 +30,20 @@ options:
       - C(pause) and C(standby_cluster) are only removed by an explicit null, as that would start failovers or promote the cluster.
     type: bool
     default: false
+  login_unix_socket:
+    description:
+      - Folder of the socket of a PostgreSQL server on this host. Its settings are checked against what that server takes, and those that
+        it would refuse are refused before anything is sent. Not checked where not given, or where the server does not answer.
+    type: path
+  login_user:
+    description: Superuser of that server, whom it takes the system user for.
+    type: str
+    default: postgres
+  extension_prefixes:
+    description: Prefixes of settings of extensions that the server does not know yet.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - holdfast.persistence.patroni
 attributes:
@@ -74,6 +88,9 @@ pending_restart:
   returned: success
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError, parse_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.config import (
@@ -84,6 +101,20 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.confi
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import PatroniError
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import read_settings
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import problems
+
+
+def check_settings(params: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse settings of PostgreSQL that a running server would not take. Raises ConfigError."""
+    if not params["login_unix_socket"]:
+        return
+    settings = read_settings(params["login_unix_socket"], params["login_user"])
+    parameters = (config.get("postgresql") or {}).get("parameters") or {}
+    if settings is None:
+        return
+    if found := tuple(problems(parameters, settings, params["extension_prefixes"])):
+        raise ConfigError(found)
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
@@ -94,6 +125,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
     patch = patch_for(before, wish, purge=purge)
     after = apply_patch(before, patch)
     check(wish, after)
+    check_settings(module.params, after)
     if patch and not module.check_mode:
         # The answer is what was stored; GET /config of another thread may lag one loop behind.
         after = client.patch("/config", patch)
@@ -117,6 +149,9 @@ def main() -> None:
         argument_spec=argument_spec(
             config={"type": "dict", "required": True},
             purge={"type": "bool", "default": False},
+            login_unix_socket={"type": "path"},
+            login_user={"type": "str", "default": "postgres"},
+            extension_prefixes={"type": "list", "elements": "str", "default": []},
         ),
         supports_check_mode=True,
     )

@@ -170,6 +170,25 @@ class SwitchoverError(Exception):
     """The leadership did not go where it should: what was found and what to do next."""
 
 
+class Waker(threading.Thread):
+    """Wakes the members that neither lead nor led: one that sleeps until its next turn would keep commits waiting."""
+
+    def __init__(self, module: AnsibleModule, cluster: Cluster, chosen: Plan, loop_wait: Any) -> None:
+        super().__init__(daemon=True)
+        self._clients = [
+            client_of(module.params, member.api_url.removesuffix("/patroni"))
+            for member in cluster.members
+            if member.name not in (chosen.leader, chosen.candidate) and member.api_url and loop_wait is not None
+        ]
+        self._loop_wait = loop_wait
+
+    def run(self) -> None:
+        """A change of the configuration that changes nothing wakes a member; where that fails it wakes by itself."""
+        for client in self._clients:
+            with contextlib.suppress(PatroniError):
+                client.patch("/config", {"loop_wait": self._loop_wait})
+
+
 class Request(threading.Thread):
     """POST /switchover on the side: its answer comes up to a second after the fact. error and answer tell what came of it."""
 
@@ -238,6 +257,15 @@ def takes_writes(client: Client) -> bool:
         return False
 
 
+def holds_lock(client: Client) -> bool:
+    """Return whether that member has the leader lock, as it does before its PostgreSQL is out of recovery."""
+    try:
+        client.get("/leader")
+    except PatroniError:
+        return False
+    return True
+
+
 def pools_of(params: dict[str, Any]) -> Pools | None:
     """Return connections to the pools to pause. Raises PoolsError and NoDriverError."""
     wish = params["pools"]
@@ -276,15 +304,21 @@ def switch(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan
     candidate = cluster.member(chosen.candidate)
     base = candidate.api_url if candidate else ""
     new = client_of(module.params, base.removesuffix("/patroni"))
+    waker: Waker | None = Waker(module, cluster, chosen, client.get("/config").get("loop_wait"))
     begun = time.monotonic()
     request = Request(client, chosen, module.params["wait"])
     request.start()
     while not takes_writes(new):
+        if waker and holds_lock(new):
+            waker.start()
+            waker = None
         if request.refused is not None:
             raise SwitchoverError(f"Patroni refused: {request.refused}. {chosen.leader} still leads")
         if time.monotonic() - begun > module.params["wait"]:
             raise SwitchoverError(missed(client, chosen, module.params["wait"], request))
         time.sleep(LOOK_SECONDS)
+    if waker:
+        waker.start()
     return {"seconds": round(time.monotonic() - begun, 3), "answer": request.answer}
 
 

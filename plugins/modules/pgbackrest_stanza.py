@@ -80,6 +80,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.re
 )
 
 MISMATCH = "do not match the database"
+BUSY = "unable to acquire lock"
 
 
 def pgbackrest(module: AnsibleModule, *arguments: str) -> tuple[int, str, str]:
@@ -116,6 +117,9 @@ def create(module: AnsibleModule, stanza: Stanza) -> list[str]:
     text = f"{out}\n{err}".strip()
     if not code:
         return ["create"] if stanza.missing else []
+    if BUSY in text and not stanza.missing:
+        # A backup runs: it has found the stanza to fit its cluster.
+        return []
     if MISMATCH not in text:
         module.fail_json(msg=f"The stanza could not be created: {text}")
     if not (is_older(stanza, module.params["postgresql_version"]) or module.params["adopt"]):

@@ -159,7 +159,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import ConsoleError
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect, is_paused
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import (
+    connect,
+    is_paused,
+    predecessors,
+)
 
 UNIT = "holdfast-pgbouncer-hold.service"
 PROGRAM = "/usr/local/lib/holdfast/pgbouncer/pgbouncer-hold"
@@ -290,6 +294,12 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         if before or is_held:
             module.fail_json(
                 msg="The pools are paused already, by another operation or by hand. Wait until that ends, or end it with state=resumed. "
+                "Nothing was changed."
+            )
+        if older := predecessors(module.params["socket"]):
+            module.fail_json(
+                msg=f"PgBouncer's older process {older[0]} still serves clients from before an update, and cannot be paused. "
+                f"Wait until they have reconnected, or disconnect each after its transaction: kill -INT {older[0]}. "
                 "Nothing was changed."
             )
         changed, after = True, wish == "paused"

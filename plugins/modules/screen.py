@@ -44,6 +44,10 @@ options:
     description: Address of each host by its name.
     type: dict
     required: true
+  declared:
+    description: Patroni's timings as the inventory wants them, in seconds.
+    type: dict
+    default: {}
   engines:
     description: What the inventory has.
     type: list
@@ -89,6 +93,16 @@ options:
         required: true
       backup:
         description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.backup_info).
+        type: list
+        elements: dict
+        default: []
+      asked:
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.routing_info).
+        type: list
+        elements: dict
+        default: []
+      served:
+        description: Results of M(holdfast.persistence.ask) with M(holdfast.persistence.tls_check).
         type: list
         elements: dict
         default: []

@@ -193,7 +193,7 @@ def restores(options: argparse.Namespace, folder: Path) -> None:
     print("\n| restore into | seconds | keys/s | compared |\n|---|---|---|---|")
     for number in options.shapes:
         runs = []
-        for _run in range(options.runs):
+        for _run in range(options.restore_runs):
             with ValkeyServers(options.version, number, settings=SETTINGS) as servers:
                 form(servers)
                 nodes = [f"127.0.0.1:{port}" for port in servers.ports]
@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--strings", type=int, default=500_000)
     parser.add_argument("--hashes", type=int, default=1_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--restore-runs", type=int, default=1)
     parser.add_argument("--shapes", type=int, nargs="*", default=[3, 4, 5])
     parser.add_argument("--compare", type=int, default=1000)
     parser.add_argument("--only", nargs="*", help="names of ways, by default all")

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from valkey.exceptions import ValkeyClusterException, ValkeyError
@@ -125,7 +126,7 @@ def fixed(lab: Lab, faults: Sequence[Fault], folder: Path, minutes: float) -> in
     outcome = Outcome(trials, violations, plain, history)
     left = sorted({fault.name for fault in faults} - {trial.fault for trial in trials})
     _write_report(folder, outcome, time.monotonic() - begin, left)
-    _add_figures(folder, outcome)
+    _add_figures(lab, folder, outcome)
     if outcome.violations or outcome.failures:
         keep(lab, folder, outcome, begin)
     return len(outcome.violations) + len(outcome.failures)
@@ -139,10 +140,15 @@ def _spread(lab: Lab) -> None:
         print(f"going on: {error}", flush=True)
 
 
-def _add_figures(folder: Path, outcome: Outcome) -> None:
+def _add_figures(lab: Lab, folder: Path, outcome: Outcome) -> None:
     """Add what each fault cost to what earlier runs of this folder found, and write medians and worst of all."""
     results = folder / "trials.jsonl"
-    words = {"date": time.strftime("%Y-%m-%d"), "revision": revision(), "load": round(os.getloadavg()[1], 1)}
+    words: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "revision": revision(),
+        "load": round(os.getloadavg()[1], 1),
+    }
+    words |= {"versions": lab.versions(), "cores": os.cpu_count() or 0}
     with results.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(words | asdict(trial)) + "\n" for trial in outcome.trials if trial.healthy)
     (folder / "figures.md").write_text(report.figures(report.records(results)), encoding="utf-8")

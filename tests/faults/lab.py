@@ -230,6 +230,15 @@ class Lab:
                     return machine, port
         raise LabError(f"no Valkey instance is {role}")
 
+    def versions(self) -> str:
+        """Return what runs on the hosts, as Debian's packages."""
+        machine = next(iter(self.machines.values()))
+        packages = "'postgresql-1[0-9]' patroni etcd-server haproxy pgbouncer valkey-server"
+        listed = machine.shell(
+            f"dpkg-query --show --showformat='${{Package}} ${{Version}}\\n' {packages} 2>/dev/null || true"
+        )
+        return ", ".join(line for line in listed.splitlines() if len(line.split()) == 2)
+
     def look(self, machine: Machine, etcd: bool = True) -> Look | None:
         """Ask a host for all it can say, of etcd only where that is asked for; None if it cannot be asked."""
         script = LOOK.format(tls=TLS, psql=PSQL, query=STATE_QUERY, address=machine.address)

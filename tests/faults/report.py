@@ -158,7 +158,18 @@ def figures(found: Sequence[Mapping[str, Any]]) -> str:
         errors = statistics.median(one["failed"].get("pool", 0) for one in mine)
         again = statistics.median(max(0.0, one["healthy"] - one["healed"]) for one in mine)
         lines.append(f"| {fault} | {len(mine)} | {' | '.join(cells)} | {errors:.0f} | {again:.0f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *conditions(found)]) + "\n"
+
+
+def conditions(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the figures depend on: when, on how large a machine, with what load, of which versions."""
+    if not found:
+        return []
+    dates, loads = sorted({one["date"] for one in found}), [one["load"] for one in found]
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    versions = "; ".join(sorted({one["versions"] for one in found}))
+    machine = f"{max(one['cores'] for one in found)} cores for hosts, clients and probes"
+    return [f"{when}, {machine}, load average {min(loads)} to {max(loads)}. {versions}."]
 
 
 # Schedules by chance: a record for each seed, and what they say together.

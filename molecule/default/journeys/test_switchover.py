@@ -11,10 +11,11 @@ import time
 
 import pytest
 from lab_access import BIN, INVENTORY, ROOT, Lab, ansible_playbook, eventually, outcome, patroni_leader
+from pgbench import Pgbench
 from sql_load import Load
 
-RUNS = int(os.environ.get("HOLDFAST_SWITCHOVERS", "5"))
-KILLS = int(os.environ.get("HOLDFAST_SWITCHOVER_KILLS", "5"))
+RUNS = int(os.environ.get("HOLDFAST_SWITCHOVERS", "20"))
+KILLS = int(os.environ.get("HOLDFAST_SWITCHOVER_KILLS", "10"))
 HOLD_SECONDS = 15
 SPARE_SECONDS = 10
 PLAYBOOK = "playbooks/switchover.yml"
@@ -42,8 +43,10 @@ def all_serve(states: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "simple"])
 def test_switchovers_cost_clients_a_wait_and_nothing_else(lab: Lab, prepared: bool) -> None:
-    stalls = []
-    with Load(lab, prepared=prepared) as load:
+    stalls, benched = [], []
+    # On a host of the lab, through the network: this machine has no PostgreSQL.
+    bench = Pgbench(lab, next(iter(lab.hosts.values())), "prepared" if prepared else "simple")
+    with Load(lab, prepared=prepared) as load, bench:
         for _run in range(RUNS):
             before, begun = patroni_leader(lab), time.time()
             done = ansible_playbook(PLAYBOOK)
@@ -51,20 +54,25 @@ def test_switchovers_cost_clients_a_wait_and_nothing_else(lab: Lab, prepared: bo
             told = last_message(outcome(done))
             time.sleep(1)
             stalls.append(load.longest(begun, time.time()))
+            benched.append(bench.longest(begun))
             print(
-                f"{before} -> {told['leader']}: stall {stalls[-1]:.2f} s, pauses {told['pause_seconds']}, "
-                f"switchover {told['switchover_seconds']} s, load {os.getloadavg()[0]:.0f}, by {set(told['resumed_by'].values())}"
-            )  # type: ignore[attr-defined]
+                f"{before} -> {told['leader']}: stall {stalls[-1]:.2f} s, pgbench {benched[-1]:.2f} s, pauses {told['pause_seconds']}, "
+                f"Patroni {told['switchover_seconds']} s, load {os.getloadavg()[0]:.0f}, by {set(told['resumed_by'].values())}",  # type: ignore[attr-defined]
+                flush=True,
+            )
             assert told["previous_leader"] == before
             assert told["leader"] == patroni_leader(lab) != before
             assert load.errors == []
     print(
         f"{RUNS} switchovers, {load.transactions} transactions, stall median {statistics.median(stalls):.2f} s, "
-        f"worst {max(stalls):.2f} s"
+        f"worst {max(stalls):.2f} s; pgbench: {bench.report}, stall median {statistics.median(benched):.2f} s"
     )
     assert load.lost() == 0
     assert load.transactions > 0
     assert max(stalls) < HOLD_SECONDS
+    assert bench.report is not None
+    assert (bench.report.failed, bench.report.errors) == (0, "")
+    assert bench.report.recorded >= bench.report.transactions > 0
 
 
 def test_a_killed_playbook_leaves_pools_that_serve(lab: Lab) -> None:

@@ -119,7 +119,7 @@ def ansible_playbook(*arguments: str | Path, **environment: str) -> subprocess.C
         },
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
 

@@ -106,12 +106,13 @@ def test_passwords_are_stored_as_scram(superuser: Superuser) -> None:
     assert others == ""
 
 
-@pytest.mark.parametrize("user", ["postgres", "replicator", "rewinder"])
+@pytest.mark.parametrize("user", ["postgres", "replicator", "rewinder", "dumper"])
 def test_system_users_cannot_come_in_through_the_balancer(lab: Lab, user: str) -> None:
     names = {
         "postgres": "postgresql_superuser",
         "replicator": "postgresql_replication",
         "rewinder": "postgresql_rewind",
+        "dumper": "postgresql_dump",
     }
     with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects connection"):
         lab.sql(lab.vip, 5000, "orderdb", user=user, password=lab.secret(names[user]))

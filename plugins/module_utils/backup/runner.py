@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -139,9 +140,13 @@ def end_on_signals() -> None:
 
 
 def _after(context: Context, job: Job) -> None:
-    """Have the metrics tell of the job."""
-    if job.kind != "metrics" and context.config.get("metrics_file"):
+    """Have the metrics tell of the job. Where they can't, that is no verdict on the job."""
+    if job.kind == "metrics" or not context.config.get("metrics_file"):
+        return
+    try:
         _metrics(context, job)
+    except (BackupError, OSError) as error:
+        sys.stderr.write(f"holdfast-backup: the metrics could not be written: {error}\n")
 
 
 def _metrics(context: Context, _job: Job) -> Result:

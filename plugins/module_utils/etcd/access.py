@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 ROOT = "root"
+CHANGE_PASSWORD = "/v3/auth/user/changepw"
 # etcd api/authpb/auth.proto: Permission.Type; the gateway leaves out READ, the default.
 PERMISSIONS = {"read": "READ", "write": "WRITE", "readwrite": "READWRITE"}
 
@@ -78,14 +79,24 @@ def parse_permissions(answer: Mapping) -> tuple[Permission, ...]:
     return tuple(sorted(found))
 
 
-def plan(root_password: str, users: Iterable[User], state: State) -> list[Step]:
-    """Return the requests that lead from state to the wish; authentication is turned on last."""
+def plan(root_password: str, users: Iterable[User], state: State, absent: Iterable[str] = ()) -> list[Step]:
+    """Return the requests that lead from state to the wish; absent: users to remove.
+
+    Authentication is turned on last. The password of root changes at the end, too: with it etcd forgets who asks.
+    """
     wished = [User(ROOT, root_password), *users]
     steps = []
     for user in wished:
         steps += _role_steps(user, state)
         steps += _user_steps(user, state)
-    if not state.enabled:
+    for name in absent:
+        if name in state.users:
+            steps.append(Step(f"remove user {name}", "/v3/auth/user/delete", {"name": name}))
+        if name in state.roles:
+            steps.append(Step(f"remove role {name}", "/v3/auth/role/delete", {"role": name}))
+    if state.enabled:
+        steps.sort(key=lambda step: step.path == CHANGE_PASSWORD and step.body["name"] == ROOT)
+    else:
         steps.append(Step("turn authentication on", "/v3/auth/enable", {}))
     return steps
 
@@ -114,7 +125,7 @@ def _user_steps(user: User, state: State) -> list[Step]:
     if user.name not in state.users:
         steps.append(Step(f"add user {user.name}", "/v3/auth/user/add", credentials))
     elif user.name not in state.known_passwords:
-        steps.append(Step(f"change the password of user {user.name}", "/v3/auth/user/changepw", credentials))
+        steps.append(Step(f"change the password of user {user.name}", CHANGE_PASSWORD, credentials))
     roles = state.users.get(user.name, ())
     if user.name not in roles:
         body = {"user": user.name, "role": user.name}

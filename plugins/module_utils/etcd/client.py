@@ -90,6 +90,8 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._token = ""
+        # Who answered last is asked first: a dead member costs its timeout once.
+        self._answered = ""
         try:
             context = ssl.create_default_context(cafile=connection.ca_cert)
             context.load_cert_chain(connection.client_cert)
@@ -139,9 +141,12 @@ class Client:
         return self._request(endpoint, path, body or {}, with_token=True)
 
     def _ask_any(self, path: str, body: dict, with_token: bool) -> dict:
-        return first_answer(
-            self._connection.endpoints, lambda endpoint: self._request(endpoint, path, body, with_token)
-        )
+        def ask(endpoint: str) -> dict:
+            answer = self._request(endpoint, path, body, with_token)
+            self._answered = endpoint
+            return answer
+
+        return first_answer(sorted(self._connection.endpoints, key=lambda each: each != self._answered), ask)
 
     def _request(self, endpoint: str, path: str, body: dict, with_token: bool) -> dict:
         headers = {"Content-Type": "application/json"}

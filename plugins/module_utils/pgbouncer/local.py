@@ -36,6 +36,20 @@ def connect(path: str, user: str, timeout: float) -> Console:
         return Console(path, timeout=timeout)
 
 
+def predecessors(path: str) -> list[int]:
+    """Return the numbers of older processes that still serve the clients they had when an update started a new one.
+
+    path, the console's socket: a link into a folder named by the newest process' number, beside those of the older ones.
+    """
+    if not os.path.islink(path):
+        return []
+    newest, _slash, _name = os.path.realpath(path).rpartition("/")
+    folder, _slash, own = newest.rpartition("/")
+    return sorted(
+        int(name) for name in os.listdir(folder) if name.isdigit() and name != own and os.path.exists(f"/proc/{name}")
+    )
+
+
 def is_paused(console: Console) -> bool:
     """Return whether PgBouncer as a whole is paused or about to be. Raises ConsoleError."""
     return any(row["key"] == "paused" and row["value"] == "yes" for row in console.rows("SHOW STATE"))

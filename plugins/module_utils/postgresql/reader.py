@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import Server, server_from_row
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import QUERY as SETTINGS_QUERY
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import Setting, from_rows
 
 # One statement, so that all values belong together. The timeline comes from the WAL file in use: the control file
 # learns of a new one only at the next checkpoint.
@@ -56,6 +58,9 @@ SELECT json_build_object(
 """
 
 
+CONNECT_SECONDS = 5
+
+
 class NoDriverError(Exception):
     """Neither psycopg nor psycopg2 can be imported."""
 
@@ -82,6 +87,28 @@ def find_driver() -> Any:
         except ImportError:
             continue
     raise NoDriverError("neither psycopg nor psycopg2 is installed for this Python; on Debian install python3-psycopg2")
+
+
+def read_settings(socket: str, user: str) -> dict[str, Setting] | None:
+    """Return the settings of this host's server, None where there is none that answers.
+
+    Parameters: socket, the folder of its socket; user, whom the server takes the system user for.
+    """
+    try:
+        driver = find_driver()
+    except NoDriverError:
+        # Nothing is installed here yet.
+        return None
+    try:
+        connection = driver.connect(host=socket, user=user, dbname="postgres", connect_timeout=CONNECT_SECONDS)
+    except driver.OperationalError:
+        return None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(SETTINGS_QUERY)
+            return from_rows(cursor.fetchall())
+    finally:
+        connection.close()
 
 
 def read_servers(targets: Iterable[Target], access: Mapping[str, Any], driver: Any) -> list[Server]:

@@ -46,3 +46,9 @@ def days_left(not_after: str, now: float) -> int:
     Raises ValueError for another text.
     """
     return math.floor((ssl.cert_time_to_seconds(not_after.strip().removeprefix("notAfter=")) - now) / 86400)
+
+
+def split_certificates(text: str) -> list[str]:
+    """Return the PEM of each certificate in a file, private keys left out."""
+    parts = text.split(ssl.PEM_HEADER)[1:]
+    return [ssl.PEM_HEADER + part.partition(ssl.PEM_FOOTER)[0] + ssl.PEM_FOOTER + "\n" for part in parts]

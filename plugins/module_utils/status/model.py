@@ -23,26 +23,32 @@ def build(
     addresses: Mapping[str, str],
     engines: Collection[str],
     answers: Mapping[str, Sequence[Answer]],
+    declared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the model.
 
     Parameters: cluster, its name; time, of the reading; timing, the profile; vip, empty for none; addresses by host;
     engines that the inventory has (etcd, patroni, valkey); answers by kind (host, haproxy, pgbouncer and the engines),
-    one for each host in the order of addresses, empty where the host was not asked; backup may be missing.
+    one for each host in the order of addresses, empty where the host was not asked; asked, served and backup may be missing;
+    declared, timings that Patroni should have, in seconds.
     """
+    served = answers.get("served") or [{}] * len(addresses)
     hosts = [
-        _host(name, address, answer) for (name, address), answer in zip(addresses.items(), answers["host"], strict=True)
+        _host(name, address, answer, shown)
+        for (name, address), answer, shown in zip(addresses.items(), answers["host"], served, strict=True)
     ]
     told = {engine: next(filter(None, answers[engine]), NO_HOST) if engine in engines else None for engine in ENGINES}
     return {
         "cluster": cluster,
         "time": time,
         "timing": timing,
+        "declared": dict(declared or {}),
         "vip": {"address": vip, "holders": [host["name"] for host in hosts if vip and vip in host["addresses"]]},
         "hosts": hosts,
         "patroni": _patroni(told["patroni"]),
         "etcd": _etcd(told["etcd"]),
         "routing": [_routing(*item) for item in zip(addresses, answers["haproxy"], strict=True) if item[1]],
+        "asked": _asked(next(filter(None, answers.get("asked") or []), None)),
         "pools": [_pools(*item) for item in zip(addresses, answers["pgbouncer"], strict=True) if item[1]],
         "valkey": _valkey(told["valkey"], addresses),
         "backup": [
@@ -51,7 +57,7 @@ def build(
     }
 
 
-def _host(name: str, address: str, answer: Answer) -> dict[str, Any]:
+def _host(name: str, address: str, answer: Answer, shown: Answer) -> dict[str, Any]:
     result = answer.get("result") or {}
     return {
         "name": name,
@@ -59,6 +65,7 @@ def _host(name: str, address: str, answer: Answer) -> dict[str, Any]:
         "error": None if result else one_line("; ".join(answer.get("errors", []))) or "not asked",
         "units": list(result.get("units", [])),
         "certificates": list(result.get("certificates", [])),
+        "served": dict((shown.get("result") or {}).get("problems", {})),
         "addresses": list(result.get("addresses", [])),
     }
 
@@ -118,6 +125,18 @@ def _routing(name: str, answer: Answer) -> dict[str, Any]:
         {frontend: routes(dict(answer), f"{frontend}_members") for frontend in FRONTENDS} if not answer["error"] else {}
     )
     return {"balancer": name, "error": answer["error"], "routes": to}
+
+
+def _asked(answer: Answer | None) -> dict[str, Any] | None:
+    """What came back through the balancers, None where nobody was asked."""
+    if answer is None:
+        return None
+    result = answer.get("result") or {}
+    return {
+        "errors": list(answer.get("errors", [])) if not result else [],
+        "answers": [dict(line) for line in result.get("answers", [])],
+        "settings": dict(result.get("settings", {})),
+    }
 
 
 def _pools(name: str, answer: Answer) -> dict[str, Any]:

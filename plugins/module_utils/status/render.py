@@ -21,8 +21,9 @@ def render(model: Model) -> list[str]:
         _head(model),
         _hosts(model["hosts"]),
         _patroni(model["patroni"]),
+        _settings(model["asked"]),
         _etcd(model["etcd"]),
-        _routing(model["routing"]),
+        _routing(model["routing"], model["asked"]),
         _pools(model["pools"]),
         _valkey(model["valkey"]),
         _backup(model.get("backup") or []),
@@ -109,7 +110,22 @@ def _patroni(patroni: Model | None) -> list[str]:
         )
         for member in patroni["members"]
     ]
-    return [title, *table(("member", "role", "state", "timeline", "lag", "note"), rows), *_errors(patroni)]
+    history = [f"  {_promotion(line)}" for line in patroni["history"]]
+    return [title, *table(("member", "role", "state", "timeline", "lag", "note"), rows), *history, *_errors(patroni)]
+
+
+def _promotion(line: Model) -> str:
+    when = line["timestamp"].partition(".")[0].replace("T", " ")
+    leader = f", then led {line['new_leader']}" if line["new_leader"] else ""
+    return f"timeline {line['timeline']} ended {when}".rstrip() + leader
+
+
+def _settings(asked: Model | None) -> list[str]:
+    """The settings of the primary that are computed or that clients feel, a few a line."""
+    if asked is None or not asked["settings"]:
+        return []
+    cells = [f"{name} {value}" for name, value in asked["settings"].items()]
+    return [f"  {', '.join(cells[start : start + 4])}" for start in range(0, len(cells), 4)]
 
 
 def _etcd(etcd: Model | None) -> list[str]:
@@ -150,22 +166,36 @@ def _findings(findings: Iterable[Model]) -> list[str]:
     return [f"  ! {finding['where']}: {finding['found']}" for finding in findings]
 
 
-def _routing(routing: Sequence[Model]) -> list[str]:
+def _routing(routing: Sequence[Model], asked: Model | None) -> list[str]:
     if not routing:
         return []
+    header = ["balancer", "read-write", "read-only", "synchronous"]
     rows = [
-        (
+        [
             line["balancer"],
             *(
                 ["NO ANSWER", "", ""]
                 if line["error"]
                 else [", ".join(names) or "NOBODY" for names in line["routes"].values()]
             ),
-        )
+        ]
         for line in routing
     ]
-    lines = table(("balancer", "read-write", "read-only", "synchronous"), rows)
-    return ["ROUTING  HAProxy sends to", *lines, *_silent(routing, "balancer")]
+    if asked is not None:
+        header.append("who answers there")
+        rows = [[*row, _behind(asked, row[0])] for row in rows]
+    errors = _errors(asked) if asked is not None else []
+    return ["ROUTING  HAProxy sends to", *table(header, rows), *_silent(routing, "balancer"), *errors]
+
+
+def _behind(asked: Model, balancer: str) -> str:
+    """Who answered on the read-write port, and on the pools."""
+    cells = []
+    for line in asked["answers"]:
+        if line["balancer"] == balancer and line["port"] in ("read_write", "pools"):
+            found = "NO ANSWER" if line["error"] else line["member"] + (" A REPLICA" if line["replica"] else "")
+            cells.append(f"{found}{' through the pool' if line['port'] == 'pools' else ''}")
+    return ", ".join(cells)
 
 
 def _pools(pools: Sequence[Model]) -> list[str]:

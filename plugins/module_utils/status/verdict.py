@@ -19,7 +19,7 @@ def judge(
     the inventory does not have; certificate_days, from how many days left downwards a certificate is a warning, critical.
     """
     findings = [*_hosts(model["hosts"], certificate_days), *_address(model["vip"])]
-    findings += [*_routing(model), *_pools(model["pools"])]
+    findings += [*_routing(model), *_asked(model), *_pools(model["pools"]), *_timing(model)]
     findings += _told(model["etcd"]["findings"]) if model["etcd"] else []
     for engine, answer in {**checks, "etcd": _etcd_answer(model["etcd"])}.items():
         if answer is not None:
@@ -66,6 +66,15 @@ def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterato
                 )
         for certificate in host["certificates"]:
             yield from _certificate(name, certificate, certificate_days)
+        for server, problem in host["served"].items():
+            yield Finding(
+                "certificate_in_use",
+                "critical",
+                f"{name}, {server}",
+                problem,
+                "it uses the certificates on disk",
+                "Run site.yml, or a rotation of certificates again; then read the service's journal.",
+            )
 
 
 def _certificate(host: str, certificate: Model, limits: tuple[int, int]) -> Iterator[Finding]:
@@ -121,6 +130,56 @@ def _routing(model: Model) -> Iterator[Finding]:
                     "at least one replica",
                     "Look at the replicas' state and lag, then at HAProxy's checks.",
                 )
+
+
+def _asked(model: Model) -> Iterator[Finding]:
+    """What clients get behind each port of each balancer, in place of what HAProxy believes."""
+    asked, leader = model["asked"], (model["patroni"] or {}).get("leader")
+    if asked is None:
+        return
+    for error in asked["errors"]:
+        yield Finding(
+            "routes_answered",
+            "critical",
+            "balancers",
+            error,
+            "a PostgreSQL host asks through every balancer",
+            "Repair what the message names, then check again.",
+        )
+    for line in asked["answers"]:
+        where = f"{line['balancer']}, {line['port'].replace('_', '-')}"
+        if line["error"]:
+            yield Finding(
+                "routes_answered",
+                "critical" if line["port"] == "read_write" else "warning",
+                where,
+                line["error"],
+                "a server answers",
+                f"Look at HAProxy of {line['balancer']} and at the servers that it sends to.",
+            )
+        elif line["port"] == "read_write" and (line["replica"] or (leader and line["member"] != leader)):
+            yield Finding(
+                "routes_answered",
+                "critical",
+                where,
+                f"{line['member']} answers" + (", a replica" if line["replica"] else ""),
+                f"{leader or 'the leader'} answers",
+                f"Look at HAProxy's checks on {line['balancer']}; clients there can't write.",
+            )
+
+
+def _timing(model: Model) -> Iterator[Finding]:
+    found = (model["patroni"] or {}).get("timing") or {}
+    for name, wished in model["declared"].items():
+        if found.get(name) is not None and found[name] != wished:
+            yield Finding(
+                "timing_in_force",
+                "warning",
+                f"Patroni, {name}",
+                f"{found[name]} s",
+                f"{wished} s, of the profile {model['timing']}",
+                "Run site.yml: it declares the dynamic configuration.",
+            )
 
 
 def _pools(pools: Iterable[Model]) -> Iterator[Finding]:

@@ -32,8 +32,8 @@ class Space:
             free = state.f_bavail * state.f_frsize
             if free - self._left - size < SPARE_BYTES:
                 raise BackupError(
-                    f"{os.path.dirname(self._folder)} has {free >> 20} MiB free; this file needs {size >> 20} MiB, the others"
-                    f" {self._left >> 20} MiB, and {SPARE_BYTES >> 20} MiB stay free",
+                    f"{os.path.dirname(self._folder)} has {free >> 20} MiB free; this file needs {size >> 10} KiB, the others"
+                    f" {self._left >> 10} KiB, and {SPARE_BYTES >> 20} MiB stay free",
                     "Nothing was kept of this backup. Free space, or name another backup_dir",
                 )
             self._left += size

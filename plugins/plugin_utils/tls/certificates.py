@@ -116,14 +116,28 @@ def parse_authority(certificates: bytes, key: bytes | None) -> Authority:
 
 
 def reason_to_issue(
-    leaf: Leaf, wish: Wish, authority: Authority, now: datetime.datetime, renew_before: datetime.timedelta
+    leaf: Leaf,
+    wish: Wish,
+    authority: Authority,
+    now: datetime.datetime,
+    renew_before: datetime.timedelta,
+    *,
+    since: datetime.datetime | None = None,
 ) -> str:
-    """Return why the leaf must be issued anew, or an empty text where it is as wished."""
+    """Return why the leaf must be issued anew, or an empty text where it is as wished.
+
+    Parameters: since, when a rotation of all leaves began. A leaf that ends with its authority is not renewed for its age.
+    """
     certificate = leaf.certificate
     if not _is_trusted(leaf, authority):
         return "issued by another authority"
-    if certificate.not_valid_after_utc - renew_before <= now:
-        return f"expires at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    if since is not None and authority.key is not None and not _issued(authority.signing, certificate):
+        return "issued by the authority that is being replaced"
+    if since is not None and certificate.not_valid_before_utc + BACKDATE < since:
+        return f"older than the rotation of {since:%Y-%m-%d %H:%M:%S} UTC"
+    expires = certificate.not_valid_after_utc
+    if expires - renew_before <= now and (expires <= now or expires < authority.signing.not_valid_after_utc):
+        return f"expires at {expires:%Y-%m-%d %H:%M} UTC"
     if certificate.subject != _subject(wish):
         return f"subject is {certificate.subject.rfc4514_string()!r}"
     return difference_of_use(leaf, wish, exact=True)
@@ -181,12 +195,16 @@ def make_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def make_authority(organization: str, key, now: datetime.datetime, days: int) -> x509.Certificate:
-    """Return a self-signed CA certificate for the key, valid for `days`, that issues leaves only."""
+def make_authority(organization: str, key, now: datetime.datetime, days: int, mark: str = "") -> x509.Certificate:
+    """Return a self-signed CA certificate for the key, valid for `days`, that issues leaves only.
+
+    Parameters: mark, added to its name, so that people can tell the authorities of a rotation apart.
+    """
+    title = " persistence CA" + (f" {mark}" if mark else "")
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:COMMON_NAME_LIMIT]),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"{organization} persistence CA"[:COMMON_NAME_LIMIT]),
+            x509.NameAttribute(NameOID.COMMON_NAME, organization[: COMMON_NAME_LIMIT - len(title)] + title),
         ]
     )
     usage = x509.KeyUsage(
@@ -247,6 +265,11 @@ def issue(wish: Wish, authority: Authority, now: datetime.datetime, days: int) -
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return Leaf(key, builder.sign(authority.key, hashes.SHA256()))
+
+
+def belongs(certificate: x509.Certificate, key) -> bool:
+    """Return whether the certificate is of this private key."""
+    return _public_bytes(certificate.public_key()) == _public_bytes(key.public_key())
 
 
 def key_pem(key) -> bytes:

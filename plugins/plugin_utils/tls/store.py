@@ -1,6 +1,7 @@
 """The certificates' folder on the controller: reading, issuing what is missing, writing whole files only.
 
-Layout: ca.key, ca.crt, hosts/<host>/<service>.pem, clients/<name>.key, clients/<name>.crt.
+Layout: ca.key, ca.crt, hosts/<host>/<service>.pem, clients/<name>.key, clients/<name>.crt; what a rotation adds to it is
+in rotation.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certifica
     problems_of_foreign,
     reason_to_issue,
 )
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STATE_FILE, State
 
 
 class StoreError(Exception):
@@ -66,6 +68,7 @@ class Store:
         self._folder = folder
         self._terms = terms
         self._check_mode = check_mode
+        self._rotation = State()
 
     def provide(self, host: str, wishes: Mapping[str, Wish], clients: Mapping[str, Wish]) -> Outcome:
         """Return the host's PEMs by service, after issuing what is missing, changed or about to expire.
@@ -80,7 +83,8 @@ class Store:
                 ]
             )
         outcome = Outcome()
-        with self._locked():
+        with locked(self._folder, self._check_mode):
+            self._rotation = read_rotation(self._folder)
             authority = self._authority(outcome)
             for service, wish in wishes.items():
                 path = os.path.join(self._folder, "hosts", host, service + ".pem")
@@ -88,20 +92,6 @@ class Store:
             for name, wish in clients.items():
                 self._client(name, wish, authority, outcome)
         return outcome
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        if self._check_mode and not os.path.isdir(self._folder):
-            yield
-            return
-        if not self._check_mode:
-            make_private(self._folder)
-        handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
     def _authority(self, outcome: Outcome) -> Authority | None:
         key_path, path = os.path.join(self._folder, "ca.key"), os.path.join(self._folder, "ca.crt")
@@ -117,7 +107,8 @@ class Store:
             write_whole(path, certificate_pem([made]))
             key, certificate = read_if_there(key_path), read_if_there(path)
         authority = read_authority(path, certificate or b"", key)
-        refuse_old_authority(path, authority, self._terms)
+        if not self._rotation.replaces_authority:
+            refuse_old_authority(path, authority, self._terms)
         outcome.ca = (certificate or b"").decode()
         return authority
 
@@ -145,8 +136,7 @@ class Store:
             return
         # Killed between the two: the key doesn't match its certificate, and the next run issues both anew.
         leaf = self._issue(base + ".crt", wish, authority)
-        write_whole(base + ".key", key_pem(leaf.key))
-        write_whole(base + ".crt", certificate_pem([leaf.certificate]))
+        write_together({base + ".key": key_pem(leaf.key), base + ".crt": certificate_pem([leaf.certificate])})
 
     def _reason(self, found: bytes | None, wish: Wish, authority: Authority | None) -> str:
         if found is None:
@@ -158,7 +148,7 @@ class Store:
         except CertificateError as error:
             return str(error)
         renew_before = datetime.timedelta(days=self._terms.renew_days)
-        return reason_to_issue(leaf, wish, authority, self._terms.now, renew_before)
+        return reason_to_issue(leaf, wish, authority, self._terms.now, renew_before, since=self._rotation.since)
 
     def _issue(self, path: str, wish: Wish, authority: Authority):
         try:
@@ -223,7 +213,7 @@ def refuse_old_authority(path: str, authority: Authority, terms: Terms) -> None:
         raise StoreError(
             [
                 f"{path} expires at {end:%Y-%m-%d %H:%M} UTC, within the {terms.renew_days} days of tls_renew_days: "
-                "make a new authority"
+                "make a new authority, by rotate_certificates.yml -e rotate_certificates_ca=begin"
             ]
         )
 
@@ -247,16 +237,50 @@ def make_private(folder: str) -> None:
 
 def write_whole(path: str, content: bytes) -> None:
     """Write a file of mode 0600 in a folder of mode 0700; a killed run leaves the old file or the new one."""
-    folder = os.path.dirname(path)
-    make_private(folder)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[str, bytes]) -> None:
+    """Write several files so that the moment in which some are new and others old is as short as can be."""
+    temporaries: dict[str, str] = {}
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(handle)
-        os.replace(temporary, path)
+        for path, content in contents.items():
+            make_private(os.path.dirname(path))
+            handle, temporaries[path] = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(handle)
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        for temporary in temporaries.values():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def locked(folder: str, check_mode: bool) -> Iterator[None]:
+    """Let one process at a time work in the folder, which is made unless in check mode."""
+    if check_mode and not os.path.isdir(folder):
+        yield
+        return
+    if not check_mode:
+        make_private(folder)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_rotation(folder: str) -> State:
+    """Return the rotation that is under way in the folder. Raises StoreError where its file cannot be read."""
+    path = os.path.join(folder, STATE_FILE)
+    content = read_if_there(path)
+    try:
+        return State.from_json(content.decode()) if content is not None else State()
+    except ValueError as error:
+        raise StoreError([f"{path} cannot be read ({error}): restore it from its backup"]) from error

@@ -161,7 +161,7 @@ def main() -> int:
     options = parser().parse_args()
     try:
         print(json.dumps(options.function(context.load(options.config), options), indent=1))
-    except (BackupError, JobError, RuleError) as error:
+    except (BackupError, JobError, RuleError, OSError) as error:
         print(f"holdfast-backup: {error}", file=sys.stderr)
         return 1
     return 0

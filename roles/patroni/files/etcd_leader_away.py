@@ -1,12 +1,14 @@
-"""Move etcd's leadership off this host while its Patroni member is the leader.
+"""Wake the other members when this host's Patroni member becomes the leader, and move etcd's leadership off this host.
 
 An etcd leader that dies restarts every lease, so a host that is both PostgreSQL's primary and etcd's leader costs a second ttl
-when it is lost. Started as root, by Patroni's callback through a path unit, and by a timer for elections of etcd in between:
+when it is lost. A member that lost the race for the lock may sleep until its next turn before it follows, and commits wait for it:
+it is woken. Started as root, by Patroni's callback through a path unit, and by a timer for elections of etcd in between:
 etcd 3.5.28 and later let only its root user see and move the leadership.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import ssl
@@ -14,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
@@ -50,6 +53,31 @@ def is_leader(rest: dict, wait: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         time.sleep(PAUSE_SECONDS)
+
+
+def wake(rest: dict) -> None:
+    """Wake the other members of Patroni: what changes nothing in the configuration does that. Raises OSError."""
+    https = opener(rest["cafile"], rest["certfile"])
+    own = f"https://{rest['connect_address']}"
+    with https.open(f"{own}/config", timeout=REQUEST_SECONDS) as response:
+        loop_wait = json.load(response).get("loop_wait")
+    with https.open(f"{own}/cluster", timeout=REQUEST_SECONDS) as response:
+        members = json.load(response)["members"]
+    urls = [member["api_url"].removesuffix("/patroni") for member in members if member.get("api_url")]
+    if loop_wait is None:
+        return
+    body = json.dumps({"loop_wait": loop_wait}).encode()
+
+    def poke(url: str) -> None:
+        request = urllib.request.Request(f"{url}/config", data=body, method="PATCH")
+        # A member that is down, as the old leader may be, needs no waking.
+        with contextlib.suppress(OSError), https.open(request, timeout=REQUEST_SECONDS):
+            pass
+
+    others = [url for url in urls if url != own]
+    if others:
+        with ThreadPoolExecutor(max_workers=len(others)) as workers:
+            list(workers.map(poke, others))
 
 
 class Member:
@@ -121,6 +149,8 @@ def main() -> int:
     try:
         if not is_leader(config["restapi"], TRIGGER_SECONDS if triggered else 0):
             return 0
+        if triggered:
+            wake(config["restapi"])
         with open(PASSWORD, encoding="utf-8") as stream:
             done = move(config, stream.read().strip())
     except OSError as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import valkey_load
+import yaml
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from run_module import fail_module, finish, run_module, start
 from valkey_servers import ValkeyServers
@@ -237,12 +238,11 @@ def test_keys_that_are_there_are_kept_aside_and_come_back(
 
 def test_a_user_with_the_least_rights_is_enough(tmp_path: Path) -> None:
     """What the role lets its user `backup` do."""
-    rules = (Path(__file__).parents[3] / "roles/valkey/vars/main.yml").read_text()
-    line = next(line for line in rules.splitlines() if line.startswith("__valkey_backup_rules:"))
+    declared = yaml.safe_load((Path(__file__).parents[3] / "roles/valkey/vars/main.yml").read_text())
     with ValkeyServers("8.1", 3, True, SETTINGS) as servers:
         form(servers)
         fill(servers)
-        servers.all("ACL", "SETUSER", "backup", "on", ">word", *line.split('"')[1].split())
+        servers.all("ACL", "SETUSER", "backup", "on", ">word", *declared["__valkey_backup_rules"].split())
         wish = where(servers, tmp_path, username="backup", password="word")
         assert run_module("valkey_backup", wish)["keys"] > KEYS
         assert run_module("valkey_backup", {**wish, "kind": "aof"})["keys"] > KEYS

@@ -99,3 +99,18 @@ def test_steps_never_show_a_secret():
 def test_permissions_of_the_gateway_leave_out_the_default():
     assert parse_permissions({"perm": [{"key": "YQ==", "range_end": "Yg=="}]}) == (prefix("a", "read"),)
     assert parse_permissions({}) == ()
+
+
+def test_roots_password_changes_last_as_it_ends_the_session():
+    state = State(enabled=True, users=DONE.users, roles=DONE.roles)
+    assert texts(state) == ["change the password of user patroni", "change the password of user root"]
+
+
+def test_users_that_stood_in_are_removed_with_their_roles():
+    users = {**DONE.users, "patroni-rotating": ("patroni-rotating",)}
+    roles = {**DONE.roles, "patroni-rotating": (RIGHT,)}
+    state = State(enabled=True, users=users, roles=roles, known_passwords=DONE.known_passwords)
+    steps = plan("root-secret", [PATRONI], state, ["patroni-rotating"])
+    assert [step.text for step in steps] == ["remove user patroni-rotating", "remove role patroni-rotating"]
+    assert plan("root-secret", [PATRONI], DONE, ["patroni-rotating"]) == []
+    assert texts(state) == []

@@ -54,6 +54,10 @@ def test_figures_are_median_and_worst_of_the_slower_way_of_all_runs() -> None:
     runs = [
         {
             "fault": "f",
+            "date": "2026-11-02",
+            "load": a,
+            "cores": 2,
+            "versions": "postgresql-17 17.1",
             "gaps": {"pool": a, "balancers": b, "valkey plain": 0.5},
             "failed": {"pool": 2, "balancers": 9},
             "healed": 5,
@@ -61,4 +65,12 @@ def test_figures_are_median_and_worst_of_the_slower_way_of_all_runs() -> None:
         }
         for a, b in ((1.0, 2.0), (4.0, 3.0), (9.0, 8.0))
     ]
-    assert report.figures(runs).splitlines()[2] == "| f | 3 | 4.0 | 9.0 | 0.5 | 0.5 | 2 | 3 |"
+    lines = report.figures(runs).splitlines()
+    assert lines[2] == "| f | 3 | 4.0 | 9.0 | 0.5 | 0.5 | 2 | 3 |"
+    assert (
+        lines[-1] == "2026-11-02, 2 cores for hosts, clients and probes, load average 1.0 to 9.0. postgresql-17 17.1."
+    )
+
+
+def test_figures_of_nothing_are_an_empty_table() -> None:
+    assert len(report.figures([]).splitlines()) == 3

@@ -316,6 +316,80 @@ def test_certificates_are_judged_by_days(days):
     assert rules(told) == ([("certificate_lasts", expected, "node1, x.pem")] if expected else [])
 
 
+def through(*answers, errors=(), settings=None):
+    """What one PostgreSQL host heard behind the balancers."""
+    lines = [dict(zip(("balancer", "port", "member", "replica", "error"), answer, strict=True)) for answer in answers]
+    return [{"errors": list(errors), "result": {"answers": lines, "settings": settings or {}} if lines else {}}]
+
+
+def broken(model_):
+    """Names of the rules that do not hold, with where."""
+    return [(finding.rule, finding.severity, finding.where) for finding in verdict.judge(model_, {})]
+
+
+def test_what_answers_behind_a_balancer_is_shown_and_judged():
+    good = through(
+        ("node1", "read_write", "node1", False, ""),
+        ("node1", "pools", "node1", False, ""),
+        ("node1", "read_only", "node2", True, ""),
+        settings={"max_connections": "200", "work_mem": "4MB"},
+    )
+    seen = build({**answers(), "asked": good})
+    assert broken(seen) == []
+    text = screen(render.render(seen))
+    assert "  max_connections 200, work_mem 4MB\n" in text
+    assert "node1     node1       node2      node2        node1, node1 through the pool\n" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "severity", "found"),
+    [
+        (("node1", "read_write", "node2", True, ""), "critical", "node2 answers, a replica"),
+        (("node1", "read_write", "node2", False, ""), "critical", "node2 answers"),
+        (("node1", "read_write", "", None, "timeout expired"), "critical", "timeout expired"),
+        (("node1", "read_only", "", None, "timeout expired"), "warning", "timeout expired"),
+    ],
+)
+def test_a_balancer_that_leads_elsewhere_is_found_by_asking(answer, severity, found):
+    (finding,) = verdict.judge(build({**answers(), "asked": through(answer)}), {})
+    assert (finding.rule, finding.severity, finding.found) == ("routes_answered", severity, found)
+
+
+def test_balancers_that_could_not_be_asked_are_found():
+    assert broken(build({**answers(), "asked": through(errors=["psycopg2 is missing"])})) == [
+        ("routes_answered", "critical", "balancers")
+    ]
+
+
+def test_timings_that_are_not_the_declared_ones_are_found():
+    assert broken(build(declared={"ttl": 20, "loop_wait": 5, "retry_timeout": 5})) == []
+    assert broken(build(declared={"ttl": 30, "loop_wait": 5})) == [("timing_in_force", "warning", "Patroni, ttl")]
+
+
+def test_a_server_with_another_certificate_than_its_file_is_found():
+    shown = [{"result": {"problems": {"Patroni (198.18.7.11:8008)": "it shows another certificate"}}}, {}]
+    assert broken(build({**answers(), "served": shown})) == [
+        ("certificate_in_use", "critical", "node1, Patroni (198.18.7.11:8008)")
+    ]
+
+
+def test_the_last_changes_of_the_leader_are_shown():
+    told = copy.deepcopy(answers())
+    told["patroni"][0]["result"]["history"] = [
+        {"timeline": number, "lsn": 1, "timestamp": f"2026-11-23T00:0{number}:00.5+00:00", "new_leader": "node1"}
+        for number in range(1, 6)
+    ]
+    lines = screen(render.render(build(told)))
+    assert "  timeline 5 ended 2026-11-23 00:05:00, then led node1\n" in lines
+    assert "timeline 2 " not in lines
+
+
+def test_every_certificate_of_a_file_is_looked_at():
+    one = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+    key = "-----BEGIN PRIVATE KEY-----\nBB==\n-----END PRIVATE KEY-----\n"
+    assert host.split_certificates(key + one + one) == [one, one]
+
+
 def test_findings_are_listed_with_their_remedies():
     findings = [
         Finding("slot_active", "warning", "node1, slot x", "unused", "active", "Drop it."),

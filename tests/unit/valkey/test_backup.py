@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, digest, ranges, restore
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import Fork
@@ -61,8 +63,11 @@ def test_what_a_cluster_must_be():
     assert backup.unready([VIEW]) == ""
     text = f"{A} 198.18.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460"
     assert "slots 5461-16383 have no owner" in backup.unready([parse_nodes(text)])
-    failed = f"{A} 198.18.0.1:7001@17001 myself,master - 0 0 1 connected 0-9\n{B} 198.18.0.2:7001@17001 master,fail - 0 0 2 connected 10-16383"
-    assert "198.18.0.2:7001 failed" in backup.unready([parse_nodes(failed)])
+    lines = [
+        f"{A} 198.18.0.1:7001@17001 myself,master - 0 0 1 connected 0-9",
+        f"{B} 198.18.0.2:7001@17001 master,fail - 0 0 2 connected 10-16383",
+    ]
+    assert "198.18.0.2:7001 failed" in backup.unready([parse_nodes("\n".join(lines))])
     open_slot = f"{A} 198.18.0.1:7001@17001 myself,master - 0 0 1 connected 0-16383 [5->-{B}]"
     assert "on their way" in backup.unready([parse_nodes(open_slot)])
     assert "agree" in backup.unready([VIEW, parse_nodes(open_slot)])
@@ -80,7 +85,7 @@ def test_a_moment():
 @given(st.sets(st.integers(1, 16383), max_size=20), st.data())
 def test_each_slot_is_in_exactly_one_file(bounds, data):
     edges = [0, *sorted(bounds), 16384]
-    owned = [(ranges.SlotRange(first, end - 1),) for first, end in zip(edges, edges[1:], strict=False)]
+    owned = [(ranges.SlotRange(first, end - 1),) for first, end in pairwise(edges)]
     assert backup.uncovered(owned) == ""
     index = data.draw(st.integers(0, len(owned) - 1))
     assert "are in no file" in backup.uncovered(owned[:index] + owned[index + 1 :])
@@ -123,7 +128,8 @@ def test_digests_tell_values_apart(one, other):
 
 
 @pytest.mark.parametrize(
-    ("key", "slot"), [(b"123456789", 12739), (b"{user1000}.following", restore.slot_of(b"user1000")), (b"foo{}{bar}", 8363)]
+    ("key", "slot"),
+    [(b"123456789", 12739), (b"{user1000}.following", restore.slot_of(b"user1000")), (b"foo{}{bar}", 8363)],
 )
 def test_slots_of_keys(key, slot):
     assert restore.slot_of(key) == slot

@@ -1,0 +1,49 @@
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
+"""Action that takes a step of a rotation of certificates in their folder on the controller."""
+
+from __future__ import annotations
+
+import datetime
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
+    IMPORT_ERROR,
+    CertificateError,
+)
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.rotation import Rotation
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STEPS
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import StoreError
+
+ARGUMENTS = {
+    "folder": {"type": "path", "required": True},
+    "organization": {"type": "str", "required": True},
+    "step": {"type": "str", "choices": list(STEPS), "required": True},
+    "proven": {"type": "bool", "default": False},
+    "ca_days": {"type": "int", "default": 3650},
+}
+
+
+class ActionModule(ActionBase):
+    """The action plugin."""
+
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        if IMPORT_ERROR is not None:
+            raise AnsibleActionFail(
+                f"certificates: {IMPORT_ERROR}: install the Python package cryptography, 42 or newer, for ansible-playbook"
+            )
+        _checked, params = self.validate_argument_spec(ARGUMENTS)
+        now = datetime.datetime.now(datetime.UTC)
+        rotation = Rotation(params["folder"], params["organization"], now, params["ca_days"], self._task.check_mode)
+        try:
+            taken = rotation.prove(params["step"]) if params["proven"] else rotation.take(params["step"])
+        except StoreError as error:
+            raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from None
+        except (CertificateError, OSError) as error:
+            raise AnsibleActionFail(f"certificates: {error}") from None
+        return {**result, "changed": bool(taken.texts), "steps": list(taken.texts), "step": taken.state.step}

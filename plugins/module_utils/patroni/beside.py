@@ -1,0 +1,78 @@
+"""What programs on PostgreSQL's hosts share: Patroni's own configuration, its store, and the other members' REST API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import Client as EtcdClient
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import Connection
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.keys import Keys
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
+    Cluster,
+    ParseError,
+    parse_cluster,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
+
+CONFIG = "/etc/patroni/config.yml"
+LEADER = "leader"
+MEMBERS = "members/"
+
+
+@dataclass(frozen=True)
+class View:
+    """The cluster as a member sees it, and whether it commits synchronously."""
+
+    cluster: Cluster
+    synchronous: bool
+
+
+def keys_of(config: Mapping[str, Any], timeout: float) -> Keys:
+    """Return Patroni's keys in etcd, by its own account; the member on this host is asked first. Raises EtcdError."""
+    store = config["etcd3"]
+    own = _address(config["restapi"]["connect_address"])
+    hosts = sorted(store["hosts"], key=lambda host: _address(host) != own)
+    client = EtcdClient(
+        Connection(
+            tuple(f"{store.get('protocol', 'https')}://{host}" for host in hosts),
+            store["cacert"],
+            store["cert"],
+            store["username"],
+            store["password"],
+            timeout,
+        )
+    )
+    client.log_in()
+    return Keys(client, f"{config['namespace'].rstrip('/')}/{config['scope']}/")
+
+
+def _address(host: str) -> str:
+    """Return HOST:PORT without its port."""
+    return host.rpartition(":")[0]
+
+
+def api_urls(keys: Keys) -> dict[str, str]:
+    """Return where each member's REST API is. Raises EtcdError."""
+    found = {name: json.loads(entry.value) for name, entry in keys.list(MEMBERS).items()}
+    return {name: member.get("api_url", "").removesuffix("/patroni") for name, member in sorted(found.items())}
+
+
+def is_synchronous(configuration: Mapping[str, Any]) -> bool:
+    """Return whether a dynamic configuration makes commits wait for a replica."""
+    return str(configuration.get("synchronous_mode", False)).lower() not in ("false", "off", "no", "0", "none")
+
+
+def ask_members(config: Mapping[str, Any], urls: Iterable[str], timeout: float) -> View:
+    """Return how the first member that answers sees the cluster. Raises PatroniError with what the last one said."""
+    rest = config["restapi"]
+    problem: Exception | None = None
+    for url in urls:
+        try:
+            client = Client(url, rest["cafile"], rest["certfile"], timeout)
+            return View(parse_cluster(client.get("/cluster")), is_synchronous(client.get("/config")))
+        except (PatroniError, ParseError) as error:
+            problem = error
+    raise PatroniError("/cluster", f"no other member answers ({problem or 'there is none'})", "Look at the other hosts")

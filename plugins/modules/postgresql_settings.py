@@ -1,0 +1,96 @@
+#!/usr/bin/python
+# Copyright: the holdfast.persistence authors
+# Apache License 2.0 (see LICENSE) or, at your option,
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
+"""Module that asks a running PostgreSQL whether it would take settings."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgresql_settings
+short_description: Check settings against what a running PostgreSQL takes
+version_added: 0.2.0
+author:
+  - The holdfast.persistence authors (@holdfast)
+description:
+  - Compares names, units, ranges and choices with C(pg_settings) of the server on the host, and fails with every problem.
+    Patroni would drop such settings with a line in its journal, or PostgreSQL would not start again.
+  - Runs on a host with a server, as a system user whom PostgreSQL takes for its superuser. It changes nothing.
+options:
+  parameters:
+    description: Names and values. A null is not judged.
+    type: dict
+    required: true
+  extension_prefixes:
+    description: Prefixes of settings of extensions that are not loaded yet. Those in C(shared_preload_libraries) need no entry.
+    type: list
+    elements: str
+    default: []
+  login_unix_socket:
+    description: Folder of PostgreSQL's socket.
+    type: path
+    default: /var/run/postgresql
+  login_user:
+    description: User to log in as.
+    type: str
+    default: postgres
+requirements:
+  - psycopg (3) or psycopg2 on the host that runs the module
+attributes:
+  check_mode:
+    description: It changes nothing.
+    support: full
+  diff_mode:
+    description: There is no difference to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Refuse settings that PostgreSQL would not take
+  holdfast.persistence.postgresql_settings:
+    parameters:
+      work_mem: 16MB
+      wal_level: logical
+"""
+
+RETURN = r"""
+checked:
+  description: Whether a server answered. One that does not run yet can't be asked, which is no failure.
+  type: bool
+  returned: always
+problems:
+  description: What it would refuse, each with what it allows.
+  type: list
+  elements: str
+  returned: always
+  sample: ["wal_level is 'full', allowed are minimal, replica, logical"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import read_settings
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import problems
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "parameters": {"type": "dict", "required": True},
+            "extension_prefixes": {"type": "list", "elements": "str", "default": []},
+            "login_unix_socket": {"type": "path", "default": "/var/run/postgresql"},
+            "login_user": {"type": "str", "default": "postgres"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    settings = read_settings(params["login_unix_socket"], params["login_user"])
+    found = list(problems(params["parameters"], settings, params["extension_prefixes"])) if settings is not None else []
+    if found:
+        module.fail_json(
+            msg="Settings are refused, nothing was changed: " + "; ".join(found), checked=True, problems=found
+        )
+    module.exit_json(changed=False, checked=settings is not None, problems=[])
+
+
+if __name__ == "__main__":
+    main()
