@@ -27,6 +27,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
     Context,
     Outcome,
     Progress,
+    apart,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 
@@ -209,7 +210,7 @@ class AtomicEngine:
         while True:
             late = begun and budget is not None and clock() - start >= budget
             for source in sources:
-                while source.waiting and len(source.given) < AHEAD and not late:
+                while source.waiting and len(source.given) < AHEAD and not late and self._may_begin(source, sources):
                     source.begin()
                     begun = True
             if not any(source.given for source in sources):
@@ -229,6 +230,10 @@ class AtomicEngine:
         progress = Progress(progress.slots_done, total, keys, 0, clock() - start)
         way = "atomic" if done else ""
         return Outcome(tuple(sorted(done)), tuple(sorted([*left, *self.refused])), progress, way, tuple(self._notes))
+
+    def _may_begin(self, source: _Source, sources: Sequence[_Source]) -> bool:
+        running = [batch.moves[0] for other in sources for batch, _keys in other.given.values()]
+        return apart(source.waiting[0].moves[0], running)
 
     def _sources(self, moves: Sequence[Move]) -> list[_Source]:
         found: dict[str, _Source] = {}
