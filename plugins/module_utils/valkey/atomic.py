@@ -19,12 +19,15 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     Endpoint,
     Fleet,
     ReplyError,
+    UnreachableError,
+    ValkeyError,
     checked,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import (
     Context,
     Outcome,
     Progress,
+    apart,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 
@@ -124,12 +127,14 @@ def batches(moves: Iterable[Move], size: int) -> list[Batch]:
 
 
 class _Source:
-    """A server that gives slots away: what waits, and by job what it was given and with how many keys."""
+    """A server that gives slots away: what waits, by job what it was given and with how many keys, and whether one succeeded."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self.endpoint = client.endpoint
         self.waiting: deque[Batch] = deque()
         self.given: dict[str, tuple[Batch, int]] = {}
+        self.gave = False
         self._seen = {job.name for job in self._jobs()}
 
     def _jobs(self) -> list[Job]:
@@ -173,9 +178,31 @@ class AtomicEngine:
         self._notes: list[str] = []
 
     def run(self, moves: Sequence[Move], budget: float | None = None) -> Outcome:
-        """Carry out moves as Engine says. At least one job is begun."""
-        clock, start = self._context.clock, self._context.clock()
+        """Carry out moves as Engine says. At least one job is begun.
+
+        When a server fails, what the others still move is cancelled: nothing goes on behind a failed run.
+        """
         sources = self._sources(moves)
+        try:
+            return self._work(moves, sources, budget)
+        except ValkeyError:
+            for source in sources:
+                self._cancel(source)
+            raise
+
+    def _cancel(self, source: _Source) -> None:
+        if not source.given:
+            return
+        fleet = self._context.fleet
+        fleet.drop(source.endpoint)
+        try:
+            fleet.client(source.endpoint).call("CLUSTER", "CANCELSLOTMIGRATIONS")
+        except UnreachableError:
+            # The failure that is told: a source that is gone moves nothing.
+            return
+
+    def _work(self, moves: Sequence[Move], sources: Sequence[_Source], budget: float | None) -> Outcome:
+        clock, start = self._context.clock, self._context.clock()
         total, keys = sum(move.count for move in moves), 0
         done: list[Move] = []
         progress = Progress(0, total, 0, 0, 0.0)
@@ -183,7 +210,7 @@ class AtomicEngine:
         while True:
             late = begun and budget is not None and clock() - start >= budget
             for source in sources:
-                while source.waiting and len(source.given) < AHEAD and not late:
+                while source.waiting and len(source.given) < AHEAD and not late and self._may_begin(source, sources):
                     source.begin()
                     begun = True
             if not any(source.given for source in sources):
@@ -194,6 +221,7 @@ class AtomicEngine:
                     if job.state != "success":
                         self._retry(source, batch, job)
                         continue
+                    source.gave = True
                     done += batch.moves
                     keys += number
                     progress = Progress(sum(move.count for move in done), total, keys, 0, clock() - start)
@@ -202,6 +230,10 @@ class AtomicEngine:
         progress = Progress(progress.slots_done, total, keys, 0, clock() - start)
         way = "atomic" if done else ""
         return Outcome(tuple(sorted(done)), tuple(sorted([*left, *self.refused])), progress, way, tuple(self._notes))
+
+    def _may_begin(self, source: _Source, sources: Sequence[_Source]) -> bool:
+        running = [batch.moves[0] for other in sources for batch, _keys in other.given.values()]
+        return apart(source.waiting[0].moves[0], running)
 
     def _sources(self, moves: Sequence[Move]) -> list[_Source]:
         found: dict[str, _Source] = {}
@@ -213,10 +245,16 @@ class AtomicEngine:
         return list(found.values())
 
     def _retry(self, source: _Source, batch: Batch, job: Job) -> None:
-        """Try a failed batch again in smaller ones (valkey#4545: heavy writes); one slot that fails is refused."""
+        """Try a failed batch again in smaller ones (valkey#4545: heavy writes); one slot that fails is refused.
+
+        Where no job ever succeeded, as with a password that servers don't have, all that waits is refused with it.
+        """
         reason = job.message or job.state
         self._notes.append(f"slots {batch} were not moved atomically: {reason}")
         if batch.count == 1:
             self.refused += batch.moves
+            if not source.gave:
+                self.refused += [move for waiting in source.waiting for move in waiting.moves]
+                source.waiting.clear()
             return
         source.waiting.extendleft(reversed(batches(batch.moves, max(1, batch.count // SMALLER))))

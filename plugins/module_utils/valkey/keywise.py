@@ -27,6 +27,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
     Context,
     Outcome,
     Progress,
+    apart,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.throttle import (
@@ -96,6 +97,7 @@ class _Crew:
         self.context = context
         self.windows = deque(todo)
         self.done: list[Move] = []
+        self._active: list[Move] = []
         self.keys = 0
         self.bytes = 0
         limits = context.limits
@@ -143,6 +145,7 @@ class _Crew:
                 while (window := self._take(number)) is not None:
                     mover.move(window)
                     with self._lock:
+                        self._active.remove(window)
                         self.done.append(window)
                         self.context.report(self.progress)
         except BaseException:
@@ -152,12 +155,19 @@ class _Crew:
     def _take(self, number: int) -> Move | None:
         while number >= self.regulator.working and self.windows and not self._stop.wait(TURN_PAUSE):
             pass
-        with self._lock:
-            late = self._budget is not None and self.context.clock() - self._start >= self._budget
-            if self._stop.is_set() or not self.windows or (late and self._begun):
-                return None
-            self._begun = True
-            return self.windows.popleft()
+        while not self._stop.is_set():
+            with self._lock:
+                late = self._budget is not None and self.context.clock() - self._start >= self._budget
+                if not self.windows or (late and self._begun):
+                    return None
+                window = next((window for window in self.windows if apart(window, self._active)), None)
+                if window is not None:
+                    self.windows.remove(window)
+                    self._active.append(window)
+                    self._begun = True
+                    return window
+            self._stop.wait(TURN_PAUSE)
+        return None
 
     def count(self, keys: int, size: int) -> None:
         """Note what was moved."""

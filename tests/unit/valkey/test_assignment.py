@@ -10,6 +10,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.assignment import Assigner, Request
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.keywise import groups
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import apart
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.room import Load, RoomError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, ShapeError, State
@@ -149,6 +150,15 @@ def test_room_is_counted_by_average_keys() -> None:
     ):
         room.check([Load(to_b, 250), Load(to_b, 250)], servers(49 * MEGABYTE), {"b": "node2"})
     room.check([Load(to_b, 0)], servers(0), {})
+
+
+def test_no_server_gives_and_takes_at_once() -> None:
+    there, back, beside = Move(0, 9, "a", "b"), Move(10, 19, "b", "a"), Move(20, 29, "c", "b")
+    assert not apart(back, [there])
+    assert not apart(Move(30, 39, "b", "d"), [there])
+    assert not apart(Move(30, 39, "d", "a"), [there])
+    assert apart(beside, [there])
+    assert apart(there, [])
 
 
 @given(
