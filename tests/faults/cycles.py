@@ -126,8 +126,9 @@ def knots(graph: Mapping[int, Iterable[int]]) -> list[list[int]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[node])
                 if low[node] == index[node]:
-                    knot = stack[stack.index(node) :]
-                    del stack[len(stack) - len(knot) :]
+                    knot = [stack.pop()]
+                    while knot[-1] != node:
+                        knot.append(stack.pop())
                     on_stack.difference_update(knot)
                     if len(knot) > 1:
                         found.append(knot)
