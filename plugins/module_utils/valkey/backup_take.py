@@ -259,8 +259,9 @@ class Taking:
             cut = self._state(givers, chosen)
             cut.skew = since() - begin
             tell({name: shard.offset for name, shard in cut.shards.items()})
+            known = since()
         cut.held = since()
-        forks = [Fork(shard.offset, shard.offset, shard.counting, cut.held) for shard in cut.shards.values()]
+        forks = [Fork(shard.offset, shard.offset, shard.counting, known) for shard in cut.shards.values()]
         return cut, backup.torn(forks, self.wish.max_pause)
 
     def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[tuple[bytes, str]]]) -> Cut:
