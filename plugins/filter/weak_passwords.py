@@ -22,7 +22,7 @@ options:
 EXAMPLES = r"""
 - name: Refuse weak passwords
   ansible.builtin.assert:
-    that: ({'vault_admin': vault_admin} | holdfast.persistence.weak_passwords) == []
+    that: dict([['vault_admin', vault_admin]]) | holdfast.persistence.weak_passwords | length == 0
 """
 
 RETURN = r"""

@@ -119,7 +119,7 @@ def loaded(servers: ValkeyServers, file: Path) -> Iterator[int]:
             shutil.copyfile(file, Path(name) / "dump.rdb")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            while "loading:0" not in servers.cli(port, "INFO", "persistence", check=False):
+            while "\nloading:0" not in servers.cli(port, "INFO", "persistence", check=False):
                 time.sleep(0.1)
             yield port
         finally:
