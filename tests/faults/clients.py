@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 
 from faults import postgresql, valkey_clients
@@ -39,6 +40,8 @@ class Clients:
             raise self._problem
 
     def _run(self) -> None:
+        # It tells of every transaction that a lost connection ended; the history has them all.
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
         try:
             asyncio.run(self._clients())
         except BaseException as error:
