@@ -46,7 +46,7 @@ def test_switchovers_cost_clients_a_wait_and_nothing_else(lab: Lab, prepared: bo
     stalls, benched = [], []
     # On a host of the lab, through the network: this machine has no PostgreSQL.
     bench = Pgbench(lab, next(iter(lab.hosts.values())), "prepared" if prepared else "simple")
-    with Load(lab, prepared=prepared) as load, bench:
+    with bench, Load(lab, prepared=prepared) as load:
         for _run in range(RUNS):
             before, begun = patroni_leader(lab), time.time()
             done = ansible_playbook(PLAYBOOK)

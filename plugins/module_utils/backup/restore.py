@@ -134,12 +134,14 @@ def parse_wish(content: Mapping[str, Any]) -> Wish:
 def run(context: Context, wish: Wish, check: bool = False) -> dict[str, Any]:
     """Restore; return what was done. check: stop before anything changes. Raises BackupError."""
     leader = contexts.wait_for_leader(context, 30).leader
-    assert leader is not None
+    if leader is None:
+        raise BackupError("the cluster lost its leader at this moment; run it again")
     server = Server(context, leader.host, wish.password)
     if wish.source == "physical":
         return _physical(context, wish, server, check)
     found = _find(context, wish)
-    assert found.manifest is not None
+    if found.manifest is None:
+        raise BackupError(f"{found.path} has no manifest any more; name another one")
     done = {"label": found.label, "from": found.path, "primary": leader.name, "check": check}
     if wish.kind == "globals":
         return {**done, **_globals(server, os.path.join(found.path, logical.GLOBALS), check)}

@@ -163,7 +163,8 @@ class Restoring:
                 f"Finish it (label {last.label}), or go back (action back), before another one",
             )
         found = self.found(label, deep=not going_on)
-        assert found.manifest is not None
+        if found.manifest is None:
+            raise RestoreError(f"{found.path} has no manifest any more", "Name another backup by its label")
         servers = self.servers(view)
         problem = restore.versions_problem(
             found.manifest.versions["valkey"],

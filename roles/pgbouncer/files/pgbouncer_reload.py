@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """systemctl reload of pgbouncer.service: PgBouncer reads its settings.
 
 Where pgbouncer-takeover asked for it, a new process of the program on disk takes the new connections in its place, and the old one ends

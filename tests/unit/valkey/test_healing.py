@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 A, B, C, R = ("a" * 40, "b" * 40, "c" * 40, "d" * 40)
-OWNERS = dict.fromkeys(range(100), A)
+OWNERS: Mapping[int, str] = MappingProxyType(dict.fromkeys(range(100), A))
 
 
 def member(
