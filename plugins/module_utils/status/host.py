@@ -26,7 +26,7 @@ def _state(fields: dict[str, str]) -> str:
     if fields.get("LoadState") == "not-found":
         return "not installed"
     active, sub = fields.get("ActiveState", "unknown"), fields.get("SubState", "")
-    return active if sub in ("running", "dead", "failed", "") else f"{active} ({sub})"
+    return active if sub in ("running", "waiting", "dead", "failed", "") else f"{active} ({sub})"
 
 
 def parse_addresses(text: str) -> list[str]:

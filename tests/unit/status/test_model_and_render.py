@@ -437,13 +437,15 @@ def test_units_are_read():
         "Id=etcd.service\nLoadState=loaded\nActiveState=active\nSubState=running\nActiveEnterTimestamp=Mon 2026-11-23 00:00:00 UTC\n\n"
         "Id=nothing.service\nLoadState=not-found\nActiveState=inactive\nSubState=dead\nActiveEnterTimestamp=\n\n"
         "Id=once.service\nLoadState=loaded\nActiveState=active\nSubState=exited\n\n"
-        "Id=ill.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\n"
+        "Id=ill.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\n\n"
+        "Id=look.path\nLoadState=loaded\nActiveState=active\nSubState=waiting\n"
     )
     assert [(unit["name"], unit["state"]) for unit in host.parse_units(text)] == [
         ("etcd.service", "active"),
         ("nothing.service", "not installed"),
         ("once.service", "active (exited)"),
         ("ill.service", "failed"),
+        ("look.path", "active"),
     ]
 
 
