@@ -71,7 +71,10 @@ def test_another_services_certificate_of_the_same_host_opens_no_repository(lab: 
 def test_archive_command_is_set_everywhere(lab: Lab, node: str) -> None:
     assert psql(lab.hosts[node], "SHOW archive_command") == f"pgbackrest --stanza={lab.cluster} archive-push %p"
     if node != patroni_leader(lab):
-        assert psql(lab.hosts[node], "SHOW restore_command") == f'/usr/local/lib/holdfast/restore-wal {lab.cluster} %f "%p"'
+        assert (
+            psql(lab.hosts[node], "SHOW restore_command")
+            == f'/usr/local/lib/holdfast/restore-wal {lab.cluster} %f "%p"'
+        )
 
 
 @pytest.mark.parametrize("kind", ["full", "diff", "incr"])
