@@ -238,14 +238,30 @@ class Cluster:
 
         replicas: ids of the replicas whose links are waited for. Raises ClusterError after wait_timeout, ValkeyError.
         """
+        self._wait_for(lambda: self.disagreements(endpoints, set(replicas)), len(endpoints))
+
+    def await_serving(self, endpoints: Sequence[Endpoint]) -> None:
+        """Wait until servers serve: one that has just started, or was cut off, says CLUSTERDOWN for up to 5 s after it is back.
+
+        Source: clusterUpdateState of Valkey 8.1 (CLUSTER_WRITABLE_DELAY, CLUSTER_MAX_REJOIN_DELAY). Raises ClusterError after
+        wait_timeout, ValkeyError.
+        """
+        self._wait_for(lambda: self._not_serving(endpoints), len(endpoints))
+
+    def _not_serving(self, endpoints: Sequence[Endpoint]) -> list[Disagreement]:
+        replies = self._ask(endpoints, "CLUSTER", "INFO")
+        return [
+            Disagreement(endpoint, "cluster_state is not ok")
+            for endpoint, reply in replies.items()
+            if isinstance(reply, ReplyError) or parse_info(reply)["cluster_state"] != "ok"
+        ]
+
+    def _wait_for(self, missing: Callable[[], list[Disagreement]], servers: int) -> None:
         start = self._clock()
-        while True:
-            missing = self.disagreements(endpoints, set(replicas))
-            if not missing:
-                return
+        while found := missing():
             if self._clock() - start > self.wait_timeout:
-                raise ClusterError(self._clock() - start, missing)
-            self._sleep(max(POLL, len(endpoints) * 0.001))
+                raise ClusterError(self._clock() - start, found)
+            self._sleep(max(POLL, servers * 0.001))
 
     def disagreements(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:
         """Return what servers don't agree on now; the cheap questions first. Raises ValkeyError."""

@@ -240,6 +240,9 @@ class Converger:
             self._note(Plan(meet=plan.meet, assign=plan.assign, replicate=plan.replicate), planner)
             return True
         if plan.move:
+            self.cluster.await_serving(
+                [endpoint_of[n] for n in sorted({n for m in plan.move for n in (m.source, m.target)})]
+            )
             return self._move(states, planner, plan, plan.move)
         self.cluster.forget(states, plan.forget)
         self._note(Plan(forget=plan.forget), planner)

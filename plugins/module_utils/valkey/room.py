@@ -50,7 +50,7 @@ def check(loads: Sequence[Load], servers: Mapping[str, Server], names: Mapping[s
     found = ", ".join(
         f"{names.get(node, node)} would get about {mebibytes(size)} and has room for {mebibytes(max(0, room))}"
         f" (maxmemory {mebibytes(servers[node].max_memory)})"
-        for node, (size, room) in sorted(missing.items())
+        for node, (size, room) in sorted(missing.items(), key=lambda item: names.get(item[0], item[0]))
     )
     raise RoomError(
         f"no room for the data: {found}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -126,7 +127,8 @@ def pooler(cluster, monkeypatch):
                     time.sleep(0.2)
             yield pooler
         finally:
-            process.terminate()
+            # SIGTERM would wait for clients.
+            process.send_signal(signal.SIGQUIT)
             process.wait(timeout=20)
 
 

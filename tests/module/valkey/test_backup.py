@@ -19,7 +19,7 @@ import pytest
 import valkey_load
 import yaml
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
-from run_module import fail_module, finish, run_module, start
+from run_module import ModuleFailedError, fail_module, finish, run_module, start
 from valkey_servers import ValkeyServers
 
 KEYS = 5000
@@ -298,13 +298,16 @@ def test_killed_restores_go_on(backup: tuple[Path, str, dict[str, int]], tmp_pat
             form(servers)
             wish = restoring(servers, tmp_path, label=backup[1])
             for _again in range(3):
-                killed += kill_after(start("valkey_restore", wish), chance.uniform(0.2, 1.2))
+                if not kill_after(start("valkey_restore", wish), chance.uniform(0.2, 1.2)):
+                    break
+                killed += 1
             rounds = 1
             while (result := last(wish))["remaining"]:
                 rounds += 1
                 assert rounds < 100
             check_restored(servers, backup[2])
-            assert sum(int(size) for size in servers.all("DBSIZE").values()) == result["keys"] - 0
+            if "keys" in result:
+                assert sum(int(size) for size in servers.all("DBSIZE").values()) == result["keys"]
         if killed >= KILLS:
             break
     assert killed >= KILLS
@@ -313,7 +316,12 @@ def test_killed_restores_go_on(backup: tuple[Path, str, dict[str, int]], tmp_pat
 
 def last(wish: dict[str, Any]) -> dict[str, Any]:
     """Run a restore for a moment. A run that was killed after its end left nothing to do: the cluster is full then."""
-    return finish(start("valkey_restore", {**wish, "time_budget": 0.1}))
+    try:
+        return finish(start("valkey_restore", {**wish, "time_budget": 0.1}))
+    except ModuleFailedError as error:
+        if "the cluster holds" not in str(error):
+            raise
+        return {"remaining": 0}
 
 
 def test_an_unfinished_restore_goes_back_to_nothing(backup: tuple[Path, str, dict[str, int]], tmp_path: Path) -> None:
