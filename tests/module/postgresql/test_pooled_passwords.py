@@ -107,6 +107,8 @@ def pooler(cluster, monkeypatch):
         shutil.copy(cluster.authority.ca, pooler.folder / "ca.crt")
         shutil.copy(cluster.authority.pem, pooler.folder / "pgbouncer.pem")
         pooler.write_password("the old one of pgbouncer")
+        # PgBouncer takes a file of the same second for the one that it has read.
+        os.utime(pooler.folder / "userlist.txt", (0, 0))
         configuration = pooler.folder / "pgbouncer.ini"
         configuration.write_text(
             CONFIGURATION.format(server=cluster.primary.port, port=pooler.port, folder=pooler.folder)
