@@ -97,6 +97,7 @@ def psql(host: str, statement: str) -> str:
             "--",
             "psql",
             "-XAtq",
+            "--set=ON_ERROR_STOP=1",
             "-h",
             SOCKET,
         ],
