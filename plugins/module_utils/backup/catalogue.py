@@ -139,23 +139,28 @@ def broken(engine: str, label: str, repository: str, location: str, *, moment: f
 def with_proofs(entries: Iterable[Entry], found: Iterable[Proof]) -> list[Entry]:
     """Return the entries with what drills said of them, the newest first. A copy of a set elsewhere has its own proof."""
     ordered = sorted(found, key=lambda proof: seconds(proof.proved))
-    result = []
-    for entry in entries:
-        for proof in ordered:
-            if (proof.engine, proof.label) != (entry.engine, entry.label):
-                continue
-            if proof.repository and proof.repository != entry.repository:
-                continue
-            moment = seconds(proof.proved)
-            entry = replace(  # noqa: PLW2901
-                entry,
-                drill=proof.drill,
-                proved=moment if proof.ok else None,
-                failed=None if proof.ok else moment,
-                rto_seconds=proof.rto_seconds,
-            )
-        result.append(entry)
+    result = [_with_newest(entry, [proof for proof in ordered if _is_of(proof, entry)]) for entry in entries]
     return sorted(result, key=lambda entry: (-entry.end, entry.engine, entry.label, entry.repository))
+
+
+def _is_of(proof: Proof, entry: Entry) -> bool:
+    same = (proof.engine, proof.label) == (entry.engine, entry.label)
+    return same and proof.repository in ("", entry.repository)
+
+
+def _with_newest(entry: Entry, ordered: Sequence[Proof]) -> Entry:
+    """Return the entry with what the last of its proofs says."""
+    if not ordered:
+        return entry
+    proof = ordered[-1]
+    moment = seconds(proof.proved)
+    return replace(
+        entry,
+        drill=proof.drill,
+        proved=moment if proof.ok else None,
+        failed=None if proof.ok else moment,
+        rto_seconds=proof.rto_seconds,
+    )
 
 
 def items(entries: Iterable[Entry]) -> list[retention.Item]:
