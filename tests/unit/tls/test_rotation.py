@@ -20,6 +20,7 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.rotation 
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STEPS, State, prove, refusal, take
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, StoreError, Terms
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def rotate(folder, now=LATER, check_mode=False):
 def signed_by(pem, certificate):
     try:
         parse_leaf(pem.encode()).certificate.verify_directly_issued_by(certificate)
-    except Exception:
+    except (ValueError, InvalidSignature):
         return False
     return True
 
