@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import time
 from collections.abc import Callable
@@ -268,34 +267,6 @@ def etcd_quorum(lab: Lab) -> Wound:
             _start(machine, "etcd")
 
     return Wound(" and ".join(machine.name for machine in machines), happened, heal)
-
-
-def etcd_data_lost(lab: Lab) -> Wound:
-    """Stop a follower and delete its data; it does not come back by itself, so it is replaced as a lost machine is."""
-    leader = lab.etcd_leader()
-    machine = lab.others(leader)[0]
-    machine.shell("systemctl kill --signal KILL etcd; systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete")
-
-    def happened() -> str:
-        left = machine.shell("find /var/lib/etcd -mindepth 2")
-        return f"{machine.name} still has {left}" if left else ""
-
-    return Wound(machine.name, happened, lambda: _rejoin_etcd(lab, leader, machine))
-
-
-def _rejoin_etcd(lab: Lab, other: Machine, machine: Machine) -> None:
-    """Remove a member that lost its data and let it join anew, with another id."""
-    # It must not run meanwhile, nor have data: with the settings of a new cluster it would begin one.
-    machine.shell("systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete")
-    members = json.loads(lab.etcdctl(other, "member list --write-out=json --hex"))["members"]
-    [lost] = [member for member in members if f"https://{machine.address}:2380" in member["peerURLs"]]
-    lab.etcdctl(other, f"member remove {lost['ID']}")
-    lab.etcdctl(other, f"member add {machine.name} --peer-urls={lost['peerURLs'][0]}")
-    machine.shell(
-        "d=/run/systemd/system/etcd.service.d; mkdir -p $d; echo ETCD_INITIAL_CLUSTER_STATE=existing > /run/holdfast-rejoin.env;"
-        " printf '[Service]\\nEnvironmentFile=/run/holdfast-rejoin.env\\n' > $d/zz-rejoin.conf; systemctl daemon-reload;"
-        " systemctl start --no-block etcd; rm $d/zz-rejoin.conf; systemctl daemon-reload"
-    )
 
 
 # Disks. A small file system in memory takes the place of a directory, with what is in it, and is filled.

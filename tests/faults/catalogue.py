@@ -159,8 +159,8 @@ STORES = [
     Fault("etcd quorum lost", "two of three etcd members are gone", b.etcd_quorum, 12),
     Fault(
         "etcd member's data lost",
-        "a follower's data are deleted, the member is removed and joins anew",
-        b.etcd_data_lost,
+        "a follower's data are deleted, site.yml lets it join anew",
+        o.etcd_data_lost,
         5,
         limit=180,
         chance=False,
@@ -251,6 +251,14 @@ WORK = [
         8,
         limit=180,
         crowding=True,
+        chance=False,
+    ),
+    Fault(
+        "primary killed during rolling update",
+        "the primary's postmaster dies while update.yml restarts the replicas",
+        o.rolling_update,
+        30,
+        Until.MOVED,
         chance=False,
     ),
     Fault(

@@ -1,4 +1,4 @@
-"""Faults in the middle of an operator's work: a switchover, a backup, slots that move, a rolling restart."""
+"""Faults in the middle of an operator's work, or that need it: a switchover, a backup, slots that move, a rolling restart, lost data."""
 
 from __future__ import annotations
 
@@ -156,15 +156,17 @@ def backup_host(lab: Lab) -> str:
 
 
 def reshard(lab: Lab) -> Wound:
-    """Move a thousand slots away from a Valkey primary and kill it meanwhile; site.yml heals what the mover left."""
+    """Let site.yml take slots from a Valkey primary by weight and kill it meanwhile; another run heals what was left open."""
     machine, port = lab.valkey_role("master")
-    nodes = lab.valkey(machine, port, "CLUSTER NODES").splitlines()
-    source = next(line.split()[0] for line in nodes if "myself" in line)
-    target = next(line.split()[0] for line in nodes if "master" in line and "myself" not in line)
-    words = f"--cluster-from {source} --cluster-to {target} --cluster-slots 1000 --cluster-yes --cluster-pipeline 1"
-    command = lab.valkey_command(f"--cluster reshard {machine.address}:{port} {words}")
-    names = [word for name in lab.secrets for word in ("--env", name)]
-    work = Work("docker", "exec", *names, machine.container, "bash", "-c", command, secrets=lab.secrets)
+    weight = f"1 if inventory_hostname == '{machine.name}' else 3"
+    instances = ", ".join(f"{{'port': {one}, 'weight': {weight}}}" for one in lab.valkey_ports(machine))
+    # Slowly: the few keys of the workload would be somewhere else before anybody strikes.
+    wish = {
+        "valkey_instances": f"{{{{ [{instances}] }}}}",
+        "valkey_migration": "keys",
+        "valkey_migration_keys_per_second": 50,
+    }
+    work = playbook("site", "--tags", "valkey", "--extra-vars", json.dumps(wish))
 
     def open_slot() -> bool:
         return "->-" in lab.valkey(machine, port, "CLUSTER NODES")
@@ -175,7 +177,7 @@ def reshard(lab: Lab) -> Wound:
 
     def heal() -> None:
         work.end()
-        _site(lab)
+        _finish("site", "--tags", "valkey")
 
     return Wound(
         wound.target, lambda: wound.happened() or ("" if under_way else "all slots had moved"), heal, time.monotonic()
@@ -209,16 +211,57 @@ def rolling_restart(lab: Lab) -> Wound:
         wound.heal()
         work.end()
         await_true(lambda: lab.sickness(spread=False), 120)
-        _site(lab)
+        _finish("site", "--tags", "valkey")
 
     return Wound(
         wound.target, lambda: wound.happened() or ("" if under_way else "it had ended"), heal, time.monotonic()
     )
 
 
-def _site(lab: Lab) -> None:
-    """Run site.yml for Valkey again, as an operator would whose run was interrupted. Raises LabError."""
-    work = playbook("site", "--tags", "valkey")
-    said = work.end()
+def rolling_update(lab: Lab) -> Wound:
+    """Let update.yml restart PostgreSQL for a setting and kill the primary when the first replica is done; the next run goes on."""
+    more = ("--tags", "patroni", "--extra-vars", json.dumps({"patroni_max_connections": 210, "update_packages": False}))
+    less = ("--tags", "patroni", "--extra-vars", json.dumps({"update_packages": False}))
+    _finish("site", *more)
+    leader = lab.primary()
+    first = {machine.name: machine.postmaster() for machine in lab.others(leader)}
+    work = playbook("update", *more)
+
+    def restarted() -> bool:
+        return any(lab.machines[name].postmaster() not in (0, process) for name, process in first.items())
+
+    work.await_moment(restarted, "the first restart")
+    wound = breakage.postmaster("KILL")(lab)
+    under_way, begun = work.runs, time.monotonic()
+
+    def heal() -> None:
+        work.end()
+        await_true(lambda: lab.sickness(spread=False), 120)
+        _finish("update", *more)
+        _finish("site", *less)
+        _finish("update", *less)
+
+    return Wound(wound.target, lambda: wound.happened() or ("" if under_way else "it had ended"), heal, begun)
+
+
+def etcd_data_lost(lab: Lab) -> Wound:
+    """Delete what a follower of etcd has. It must not begin anew by itself; site.yml lets it join again."""
+    machine = lab.others(lab.etcd_leader())[0]
+    machine.shell(
+        "systemctl kill --signal KILL etcd; systemctl stop etcd; find /var/lib/etcd -mindepth 2 -delete; systemctl start --no-block etcd"
+    )
+
+    def happened() -> str:
+        if left := machine.shell("find /var/lib/etcd -mindepth 2"):
+            return f"{machine.name} has {left}"
+        said = machine.answers("journalctl --unit etcd --lines 20 --output cat --since -10s")
+        return "" if "are lost" in said else f"etcd does not say what it lacks: {said}"
+
+    return Wound(machine.name, happened, lambda: _finish("site", "--tags", "etcd"))
+
+
+def _finish(name: str, *options: str) -> None:
+    """Run a playbook to its end, as an operator would again whose first run was interrupted. Raises LabError."""
+    said = playbook(name, *options).end()
     if "failed=0" not in said or "fatal:" in said:
-        raise LabError(f"site.yml did not heal the cluster: {said[-1500:]}")
+        raise LabError(f"{name}.yml {' '.join(options)} did not succeed: {said[-1500:]}")
