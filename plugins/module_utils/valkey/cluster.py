@@ -29,6 +29,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topolo
 )
 
 POLL = 0.03
+# For which servers may have a brief node timeout.
+HURRIED_SECONDS = 2.0
 NOT_YET = ("LOADING", "MASTERDOWN", "BUSY")
 
 
@@ -38,22 +40,59 @@ class Pace:
     Nodes learn of each other by pings, so their interval limits how fast a cluster forms. `cluster-ping-interval` is a
     hidden setting whose default 0 is the built-in pace. While nodes meet it is FAST plus the node's
     `repl-diskless-sync-delay` (seconds), which is 0 meanwhile: the one number tells both values to go back to, also to
-    a later run. Neither is written to the servers' configuration files.
+    a later run. At the end the node timeout is brief for a moment (Cluster.hasten), and tells its own in the same way.
+    None is written to the servers' configuration files.
     """
 
     SETTING = "cluster-ping-interval"
     DELAY = "repl-diskless-sync-delay"
+    TIMEOUT = "cluster-node-timeout"
     NORMAL = "0"
     FAST = 200
     LONGEST_DELAY = 60
+    # Added to the interval while the timeout is brief, and what is added to tenths of seconds to have a brief one.
+    HURRY = 100
+    BRIEF = 500
+    # Tenths of seconds. What is no longer than a brief one needs none.
+    TIMEOUTS = range(12, 601)
 
     @classmethod
     def read(cls, reply: Sequence[str]) -> int | None:
         """Return the delay to go back to out of a reply of CONFIG GET, None when the pace is not ours."""
         value = dict(zip(reply[::2], reply[1::2], strict=True)).get(cls.SETTING)
-        if value is None or not cls.FAST <= int(value) <= cls.FAST + cls.LONGEST_DELAY:
-            return None
-        return int(value) - cls.FAST
+        for first in (cls.FAST, cls.FAST + cls.HURRY):
+            if value is not None and first <= int(value) <= first + cls.LONGEST_DELAY:
+                return int(value) - first
+        return None
+
+    @classmethod
+    def brief(cls, timeout: int) -> int | None:
+        """Return the brief timeout, in milliseconds, that tells this one to go back to; None where there is none."""
+        tenths, rest = divmod(timeout, 100)
+        return None if rest or tenths not in cls.TIMEOUTS else cls.BRIEF + tenths
+
+    @classmethod
+    def lasting(cls, interval: int, timeout: int) -> int:
+        """Return the timeout to go back to, from both settings of a server at our pace."""
+        return (timeout - cls.BRIEF) * 100 if interval >= cls.FAST + cls.HURRY else timeout
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """What says how long a server waits: its ping interval and its node timeout now, in milliseconds."""
+
+    interval: int
+    now: int
+
+    @property
+    def lasting(self) -> int:
+        """Its own node timeout."""
+        return Pace.lasting(self.interval, self.now)
+
+    @property
+    def brief(self) -> int | None:
+        """The brief one that tells it."""
+        return Pace.brief(self.lasting)
 
 
 @dataclass(frozen=True)
@@ -160,10 +199,48 @@ class Cluster:
         replies = self.fleet.all(endpoints, "CONFIG", "GET", Pace.SETTING)
         delays = {endpoint: Pace.read(reply) for endpoint, reply in replies.items()}
         ours = {endpoint: delay for endpoint, delay in delays.items() if delay is not None}
-        self._do({e: [("CONFIG", "SET", Pace.SETTING, Pace.NORMAL, Pace.DELAY, delay)] for e, delay in ours.items()})
+        own = self._timeouts(ours)
+        self._do(
+            {
+                e: [("CONFIG", "SET", Pace.SETTING, Pace.NORMAL, Pace.DELAY, delay, Pace.TIMEOUT, own[e].lasting)]
+                for e, delay in ours.items()
+            }
+        )
         for endpoint, reply in self.fleet.all(ours, "CONFIG", "GET", Pace.SETTING).items():
             if Pace.read(reply) is not None:
                 raise ValkeyError(endpoint, f"{Pace.SETTING} did not go back", f"Set it to {Pace.NORMAL} by CONFIG SET")
+
+    def hasten(self, endpoints: Sequence[Endpoint]) -> None:
+        """Let the primaries of a new cluster serve as soon as they know each other.
+
+        A primary without slots counts as one of a minority; once it has some it waits a node timeout, 5 s at most, before
+        it serves (among_minority_time in clusterUpdateState of Valkey 8.1). So that timeout is brief for a moment, when
+        everything else is there. Servers that can't keep up then simply wait. Raises ClusterError and ValkeyError.
+        """
+        self._wait_for(lambda: self._not_knowing(endpoints), len(endpoints))
+        late = [missing.endpoint for missing in self._not_serving(endpoints)]
+        hurried = {
+            e: t for e, t in self._timeouts(late).items() if t.brief is not None and t.interval < Pace.FAST + Pace.HURRY
+        }
+        if not hurried:
+            return
+        self._set_pace({e: (t.interval + Pace.HURRY, t.brief) for e, t in hurried.items()})
+        end = self._clock() + HURRIED_SECONDS
+        while self._not_serving(late) and self._clock() < end:
+            self._sleep(POLL)
+        self._set_pace({e: (t.interval, t.lasting) for e, t in hurried.items()})
+
+    def _set_pace(self, wish: Mapping[Endpoint, tuple[int, int | None]]) -> None:
+        self._do({e: [("CONFIG", "SET", Pace.SETTING, i, Pace.TIMEOUT, t)] for e, (i, t) in wish.items()})
+
+    def _timeouts(self, endpoints: Iterable[Endpoint]) -> dict[Endpoint, Timeouts]:
+        """Return the timeouts of the servers that are at our pace."""
+        questions = [("CONFIG", "GET", Pace.SETTING), ("CONFIG", "GET", Pace.TIMEOUT)]
+        found = {}
+        for endpoint, [interval, timeout] in self.fleet.each(dict.fromkeys(endpoints, questions)).items():
+            if Pace.read(checked(interval)) is not None:
+                found[endpoint] = Timeouts(int(checked(interval)[1]), int(checked(timeout)[1]))
+        return found
 
     def _calm_quietly(self, endpoint: Endpoint) -> ValkeyError | None:
         try:
@@ -190,6 +267,8 @@ class Cluster:
             self._assign(plan, endpoint_of)
             self._meet(states, plan.meet, staying)
             self._replicate(plan.replicate, endpoint_of)
+            if plan.forming:
+                self.hasten(staying)
             self.agree(staying, replicas=plan.replicate)
 
     def _do(self, requests: Mapping[Endpoint, Sequence[Sequence[Any]]]) -> None:
@@ -276,6 +355,17 @@ class Cluster:
             elif info["cluster_state"] != "ok" and int(info["cluster_slots_assigned"]) == ranges.SLOT_COUNT:
                 missing.append(Disagreement(endpoint, "cluster_state is not ok"))
         return missing or self._differing(endpoints, replicas)
+
+    def _not_knowing(self, endpoints: Sequence[Endpoint]) -> list[Disagreement]:
+        missing = []
+        for endpoint, reply in self._ask(endpoints, "CLUSTER", "INFO").items():
+            info = {} if isinstance(reply, ReplyError) else parse_info(reply)
+            nodes, slots = (int(info.get(name, 0)) for name in ("cluster_known_nodes", "cluster_slots_assigned"))
+            if nodes < len(endpoints) or slots < ranges.SLOT_COUNT:
+                missing.append(
+                    Disagreement(endpoint, f"knows {nodes} of {len(endpoints)} nodes and the owners of {slots} slots")
+                )
+        return missing
 
     def _differing(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:
         replies = self._ask(endpoints, "CLUSTER", "NODES")

@@ -22,8 +22,8 @@ WRITES = re.compile(
 
 
 def settings(servers: ValkeyServers) -> dict[int, str]:
-    """Both settings that formation touches, by port."""
-    names = ("cluster-ping-interval", "repl-diskless-sync-delay")
+    """The settings that formation touches, by port."""
+    names = ("cluster-ping-interval", "repl-diskless-sync-delay", "cluster-node-timeout")
     return servers.all("CONFIG", "GET", *names)
 
 
@@ -149,6 +149,30 @@ def test_a_formation_killed_at_its_pace_is_finished() -> None:
         run_module("valkey_cluster", arguments(servers))
         servers.witness()
         assert settings(servers) == own
+
+
+def test_a_formation_killed_while_timeouts_are_brief_is_finished() -> None:
+    with ValkeyServers("8.1", 6, settings={"cluster-node-timeout": "5000"}) as servers:
+        own = settings(servers)
+        run_module("valkey_cluster", arguments(servers))
+        assert settings(servers) == own
+        for port in servers.ports[:2]:
+            left = ("cluster-ping-interval", "305", "repl-diskless-sync-delay", "0", "cluster-node-timeout", "550")
+            assert "OK" in servers.cli(port, "CONFIG", "SET", *left)
+        planned = run_module("valkey_cluster", arguments(servers), check=True)
+        assert len([line for line in planned["plan"] if "ping interval" in line]) == 2
+        run_module("valkey_cluster", arguments(servers))
+        assert settings(servers) == own
+
+
+def test_servers_that_wait_for_long_form_at_once() -> None:
+    """A primary that had no slots for a while waits 5 s before it serves; not here."""
+    with ValkeyServers("8.1", 6) as servers:
+        time.sleep(4)
+        begun = time.monotonic()
+        run_module("valkey_cluster", arguments(servers))
+        assert time.monotonic() - begun < 5
+        servers.witness()
 
 
 def test_a_cluster_of_another_tool_is_adopted() -> None:
