@@ -166,7 +166,12 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.clust
     parse_cluster,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import FollowError, pointed_at
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import (
+    FollowError,
+    opened_for,
+    passfile_of,
+    pointed_at,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.switchover import (
     Plan,
@@ -314,9 +319,18 @@ def stream_from(module: AnsibleModule, primary: Member) -> bool:
 
 
 def rewrite(module: AnsibleModule, path: str, primary: Member) -> None:
-    """Name another primary in Patroni's postgresql.conf. Raises FollowError and OSError."""
+    """Name another primary in Patroni's postgresql.conf and its password file. Raises FollowError and OSError."""
     with open(path, encoding="utf-8") as stream:
-        text = pointed_at(stream.read(), primary.host, primary.port)
+        text = stream.read()
+    passfile = passfile_of(text)
+    if passfile:
+        with open(passfile, encoding="utf-8") as stream:
+            replace(module, passfile, opened_for(stream.read(), primary.host, primary.port))
+    replace(module, path, pointed_at(text, primary.host, primary.port))
+
+
+def replace(module: AnsibleModule, path: str, text: str) -> None:
+    """Replace a file that only its owner reads. Raises OSError."""
     beside, found = f"{path}.holdfast", os.stat(path)
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         stream.write(text)

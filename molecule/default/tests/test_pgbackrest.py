@@ -69,7 +69,8 @@ def test_another_services_certificate_of_the_same_host_opens_no_repository(lab: 
 
 
 def test_archive_command_is_set_everywhere(lab: Lab, node: str) -> None:
-    assert psql(lab.hosts[node], "SHOW archive_command") == f"pgbackrest --stanza={lab.cluster} archive-push %p"
+    expected = f"/usr/local/lib/holdfast/archive-wal pgbackrest --stanza={lab.cluster} archive-push %p"
+    assert psql(lab.hosts[node], "SHOW archive_command") == expected
     if node != patroni_leader(lab):
         assert (
             psql(lab.hosts[node], "SHOW restore_command")

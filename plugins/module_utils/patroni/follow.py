@@ -1,11 +1,14 @@
-"""Whom a replica streams from, as Patroni writes it into postgresql.conf. No I/O."""
+"""Whom a replica streams from, as Patroni writes it into postgresql.conf and its password file. No I/O."""
 
 from __future__ import annotations
 
 import re
 
-# Patroni writes one line of keyword=value pairs; host and port are plain there (ConfigHandler.format_dsn of Patroni 3.0 to 4.1).
+# Patroni writes one line of keyword=value pairs; host and port are plain there, and the password file has a line for them
+# (ConfigHandler.format_dsn and _write_passfile of Patroni 3.0 to 4.1).
 LINE = re.compile(r"^(primary_conninfo = '(?:[^'\n]*? )?)host=[^\s']+( port=)\d+(?=[\s'])", re.MULTILINE)
+PASSFILE = re.compile(r"^primary_conninfo = '(?:[^'\n]*? )?passfile=([^\s']+)", re.MULTILINE)
+PASSWORD = re.compile(r"^(?:[^:\\\n]|\\.)+:\d+(?=:)", re.MULTILINE)
 
 
 class FollowError(Exception):
@@ -17,3 +20,15 @@ def pointed_at(configuration: str, host: str, port: int) -> str:
     if not LINE.search(configuration):
         raise FollowError("postgresql.conf has no primary_conninfo with host and port")
     return LINE.sub(lambda found: f"{found[1]}host={host}{found[2]}{port}", configuration)
+
+
+def passfile_of(configuration: str) -> str:
+    """Return the path of the password file that a replica's postgresql.conf names, empty where it names none."""
+    found = PASSFILE.search(configuration)
+    return found[1] if found else ""
+
+
+def opened_for(passwords: str, host: str, port: int) -> str:
+    """Return a password file whose lines are for another primary."""
+    escaped = host.replace("\\", "\\\\").replace(":", "\\:")
+    return PASSWORD.sub(lambda _found: f"{escaped}:{port}", passwords)

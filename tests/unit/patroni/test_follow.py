@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import FollowError, pointed_at
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import (
+    FollowError,
+    opened_for,
+    passfile_of,
+    pointed_at,
+)
 
 WRITTEN = """hot_standby = 'on'
 primary_conninfo = 'dbname=postgres user=replicator passfile=/x host=192.0.2.12 port=5432 sslmode=verify-full'
@@ -38,3 +43,20 @@ def test_ends_of_the_line_and_ipv6_are_understood() -> None:
 def test_a_configuration_without_a_primary_is_an_error(text: str) -> None:
     with pytest.raises(FollowError):
         pointed_at(text, "192.0.2.11", 5432)
+
+
+def test_the_password_file_is_found() -> None:
+    assert passfile_of(WRITTEN) == "/x"
+    assert passfile_of("primary_conninfo = 'host=192.0.2.12 port=5432'\npassfile=/y\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "host", "after"),
+    [
+        ("192.0.2.12:5432:*:replicator:a:b\\:c\n", "192.0.2.11", "192.0.2.11:5433:*:replicator:a:b\\:c\n"),
+        ("fd00\\:\\:2:5432:*:replicator:x\n", "fd00::1", "fd00\\:\\:1:5433:*:replicator:x\n"),
+        ("", "192.0.2.11", ""),
+    ],
+)
+def test_its_password_is_for_the_new_primary(before: str, host: str, after: str) -> None:
+    assert opened_for(before, host, 5433) == after
