@@ -368,12 +368,16 @@ def _step_back(machine: Machine) -> None:
 
 
 def both(first: Callable[[Lab], Wound], second: Callable[[Lab], Wound], between: float = 0.0) -> Callable[[Lab], Wound]:
-    """Strike twice; what the second hits is found before the first strikes if both strike at once."""
+    """Strike twice. Where the second finds nothing to hit, the first is healed."""
 
     def strike(lab: Lab) -> Wound:
         one = first(lab)
         time.sleep(between)
-        two = second(lab)
+        try:
+            two = second(lab)
+        except LabError:
+            one.heal()
+            raise
 
         def heal() -> None:
             one.heal()
@@ -386,11 +390,11 @@ def both(first: Callable[[Lab], Wound], second: Callable[[Lab], Wound], between:
 
 def primary_and_etcd_leader(lab: Lab) -> Wound:
     """Kill the hosts of the primary and of etcd's leader; where that is one host, only that."""
-    machines = {machine.name: machine for machine in (lab.primary(), lab.etcd_leader())}
-    if len(machines) == 2:
-        # Two of three hosts have no quorum: kill the host of one and the process of the other.
-        return both(host("kill", Lab.primary), service("etcd", Lab.etcd_leader, "KILL"))(lab)
-    return host("kill", Lab.primary)(lab)
+    primary, leader = lab.primary(), lab.etcd_leader()
+    if primary == leader:
+        return host("kill", lambda _lab: primary)(lab)
+    # Two of three hosts have no quorum: kill the host of one and the process of the other.
+    return both(host("kill", lambda _lab: primary), service("etcd", lambda _lab: leader, "KILL"))(lab)
 
 
 def power_loss(lab: Lab) -> Wound:
