@@ -70,7 +70,7 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 
 .PHONY: switchovers
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
-	$(PYTEST) molecule/default/journeys/test_switchover.py
+	$(PYTEST) -s molecule/default/journeys/test_switchover.py
 
 .PHONY: rotation
 rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
