@@ -132,6 +132,18 @@ def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return result
 
 
+def failures(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what failed in a run, a line for each host and task."""
+    found = [
+        f"{host}: {task['task']['name']}: {result.get('msg') or result}"
+        for play in outcome(done)["plays"]
+        for task in play["tasks"]
+        for host, result in task["hosts"].items()
+        if result.get("failed") or result.get("unreachable")
+    ]
+    return "\n".join(found) + done.stderr
+
+
 def eventually(read: Callable[[], Value], accept: Callable[[Value], bool], seconds: float = 20) -> Value:
     """Read until the value is accepted or the time is over; return the last value, for the test to judge."""
     deadline = time.monotonic() + seconds
