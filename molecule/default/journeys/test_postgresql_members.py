@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_access import INVENTORY, ROOT, Lab, ansible_playbook, eventually, outcome, patroni_leader, patroni_members
+from lab_access import (
+    INVENTORY,
+    ROOT,
+    Lab,
+    ansible_playbook,
+    eventually,
+    failures,
+    outcome,
+    patroni_leader,
+    patroni_members,
+)
 from pgbench_load import Pgbench
 from test_postgresql_update import all_follow, changes, etcd_members
 
@@ -69,7 +79,7 @@ def tables(lab: Lab) -> None:
     """pgbench's tables, and a fourth host that stands."""
     Pgbench.fill(lab)
     done = ansible_playbook("molecule/default/create.yml", *GROWN)
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.returncode == 0, failures(done)
 
 
 def test_what_would_break_a_tier_is_refused(lab: Lab) -> None:
@@ -90,7 +100,7 @@ def test_a_host_joins_every_tier(lab: Lab) -> None:
     begun = time.monotonic()
     with Pgbench(lab, "prepared") as prepared, Pgbench(lab, "simple") as simple:
         done = ansible_playbook(*GROWN, SITE)
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+        assert done.returncode == 0, failures(done)
     print(f"grown in {time.monotonic() - begun:.0f} s; longest {prepared.longest():.2f} s, {simple.longest():.2f} s")
     assert prepared.failed == simple.failed == 0
     assert names(lab) == ["node1", "node2", "node3", "node4"]
@@ -104,12 +114,12 @@ def test_a_host_joins_every_tier(lab: Lab) -> None:
 
 def test_the_primary_is_removed_without_an_error(lab: Lab) -> None:
     done = ansible_playbook(*GROWN, "playbooks/switchover.yml", "--extra-vars", "switchover_candidate=node4")
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.returncode == 0, failures(done)
     assert patroni_leader(lab) == "node4"
     begun = time.monotonic()
     with Pgbench(lab, "prepared") as prepared, Pgbench(lab, "simple") as simple:
         done = ansible_playbook(*GROWN, REMOVE, "--extra-vars", "remove_node_host=node4")
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+        assert done.returncode == 0, failures(done)
     print(f"removed in {time.monotonic() - begun:.0f} s; longest {prepared.longest():.2f} s, {simple.longest():.2f} s")
     assert prepared.failed == simple.failed == 0
     assert names(lab) == ["node1", "node2", "node3"]
@@ -125,7 +135,7 @@ def test_the_primary_is_removed_without_an_error(lab: Lab) -> None:
         == ""
     )
     done = ansible_playbook(*GROWN, REMOVE, "--extra-vars", "remove_node_host=backup1", "--tags", "etcd")
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert done.returncode == 0, failures(done)
     assert votes(lab) == ["node1", "node2", "node3"]
     assert changes(ansible_playbook(SITE)) == {}
     assert changes(ansible_playbook("playbooks/check.yml")) == {}
@@ -137,7 +147,7 @@ def test_a_destroyed_host_is_replaced_by_one_command(lab: Lab) -> None:
     left = next(name for name in lab.hosts if name != lost)
     subprocess.run(["docker", "rm", "--force", ENGINE_NAME % lost], check=True, capture_output=True)
     done = ansible_playbook("molecule/default/create.yml", *GROWN)
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert done.returncode == 0, failures(done)
 
     def leads() -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = json.loads(
@@ -150,7 +160,7 @@ def test_a_destroyed_host_is_replaced_by_one_command(lab: Lab) -> None:
     with Pgbench(lab, "prepared") as prepared, Pgbench(lab, "simple") as simple:
         done = ansible_playbook(REPLACE, "--extra-vars", f"replace_node_host={lost}")
         took = time.monotonic() - begun
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+        assert done.returncode == 0, failures(done)
     print(f"replaced in {took:.0f} s; longest {prepared.longest():.2f} s, {simple.longest():.2f} s")
     assert prepared.failed == simple.failed == 0
     assert names(lab) == ["node1", "node2", "node3"]

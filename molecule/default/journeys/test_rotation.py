@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from lab_access import BIN, INVENTORY, ROOT, Lab, ansible_playbook, outcome
+from lab_access import BIN, INVENTORY, ROOT, Lab, ansible_playbook, failures, outcome
 from sql_load import Load
 
 sys.path.insert(0, str(ROOT / "tests/module"))
@@ -38,7 +38,7 @@ PASSWORDS = "playbooks/rotate_passwords.yml"
 def play(*arguments: str) -> dict[str, Any]:
     """Run a playbook that has to succeed; return its outcome."""
     done = ansible_playbook(*arguments)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert done.returncode == 0, failures(done)
     return outcome(done)
 
 
