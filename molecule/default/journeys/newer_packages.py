@@ -21,7 +21,7 @@ for package in {packages}; do
   version=${{version%%+holdfast*}}
   apt-get -qq download "$package=$version"
   dpkg-deb --raw-extract "$package"_*.deb tree
-  sed -i "s/$(printf %s "$version" | sed 's/[.+]/\\&/g')/$version{suffix}/g" tree/DEBIAN/control
+  sed -i "s/$(printf %s "$version" | sed 's/[.]/\\&/g')/$version{suffix}/g" tree/DEBIAN/control
   dpkg-deb -Znone --root-owner-group --build tree "{folder}/$package.deb" > /dev/null
   rm -rf tree ./*.deb
 done
