@@ -58,12 +58,12 @@ def containers(lab: Lab) -> list[str]:
 
 
 def programs(lab: Lab) -> dict[str, dict[str, tuple[str, str]]]:
-    """Return by host and unit the main process and the inode of its program; PostgreSQL's too."""
+    """Return by host and unit the main process and the inode of its program; PostgreSQL's too. What does not run is process 0."""
     pids = (
         " ".join(f"$(systemctl show --property=MainPID --value {unit})" for unit in UNITS)
-        + " $(head -n1 /var/lib/postgresql/*/*/postmaster.pid)"
+        + " $(head -n1 /var/lib/postgresql/*/*/postmaster.pid 2> /dev/null || echo 0)"
     )
-    command = f"for pid in {pids}; do echo $pid $(stat -L -c %i /proc/$pid/exe); done"
+    command = f"for pid in {pids}; do echo $pid $(stat -L -c %i /proc/$pid/exe 2> /dev/null || echo 0); done"
     names = [*UNITS, "postgresql"]
     found = {
         name: [line.split() for line in host.check_output(command).splitlines()] for name, host in lab.hosts.items()
