@@ -30,11 +30,13 @@ class Finding:
     """What one look found of one subject: the server, or a file system. problem: empty if it is well.
 
     stuck: whether what was asked didn't answer at all, so that an orderly stop would not end either.
+    gone: whether nobody was there to answer, which is Patroni's matter.
     """
 
     subject: str
     problem: str = ""
     stuck: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True)

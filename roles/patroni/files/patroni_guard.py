@@ -1,5 +1,7 @@
 """Give up PostgreSQL's leadership where Patroni sees nothing wrong: a server that takes no connection, a disk that takes no write.
 
+A server that is gone is Patroni's matter, which it sees at its next turn; it is woken to see it at once.
+
 Looks at this host's server and file systems all the time. What stays bad is written to etcd; where this host leads and another
 can take over, it stops Patroni here, by force where it has to, so that the lock is free. It starts Patroni again when all has
 been well for a while. Needs no controller, and does nothing on its own where etcd cannot be reached: Patroni gives up then.
@@ -61,11 +63,13 @@ def connect(path: str, seconds: float) -> guard.Finding:
             link.sendall(startup_message(USER, "postgres"))
             if link.recv(1):
                 link.sendall(GOODBYE)
-        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+        except (FileNotFoundError, ConnectionRefusedError):
+            return guard.Finding(subject, gone=True)
+        except (ConnectionResetError, BrokenPipeError):
+            # It ended while it was asked: the next look tells.
             pass
         except (TimeoutError, BlockingIOError):
             return guard.Finding(subject, f"runs but takes no new connection within {seconds:g} s", stuck=True)
-    # It answered; or nobody listens, which Patroni sees by itself.
     return guard.Finding(subject)
 
 
@@ -259,6 +263,7 @@ class Guard:
         self._keys: Keys | None = None
         self._lease = ""
         self._told = ""
+        self._gone = True
         self._disks = list(self._make_disks())
 
     def _make_disks(self) -> Iterator[Disk]:
@@ -277,7 +282,12 @@ class Guard:
 
     def turn(self) -> None:
         """Look once and do what follows from it."""
-        self._memory, verdict = guard.observe(self._memory, self._look(), self._rules, now())
+        found = self._look()
+        gone = any(finding.gone for finding in found)
+        if gone and not self._gone and not self._record.phase:
+            self._wake()
+        self._gone = gone
+        self._memory, verdict = guard.observe(self._memory, found, self._rules, now())
         if self._record.phase == "out":
             self._be_out(verdict)
         elif self._record.phase == "returning":
@@ -294,11 +304,29 @@ class Guard:
             print(text, flush=True)
         self._told = key
 
-    def _store(self) -> Keys:
-        if self._keys is None:
+    def _read_config(self) -> dict[str, Any]:
+        if not self._config:
             with open(beside.CONFIG, encoding="utf-8") as stream:
                 self._config = yaml.safe_load(stream)
-            self._keys = beside.keys_of(self._config, REQUEST_SECONDS)
+        return self._config
+
+    def _patroni(self) -> Client:
+        """Return a connection to this host's Patroni."""
+        rest = self._read_config()["restapi"]
+        return Client(f"https://{rest['connect_address']}", rest["cafile"], rest["certfile"], REQUEST_SECONDS)
+
+    def _wake(self) -> None:
+        """Let Patroni take its turn now, by a change of the configuration that changes nothing."""
+        # Where it doesn't answer, it is Patroni that ended the server, or there is nobody to wake.
+        with contextlib.suppress(PatroniError):
+            patroni = self._patroni()
+            loop_wait = patroni.get("/config").get("loop_wait")
+            if loop_wait is not None:
+                patroni.patch("/config", {"loop_wait": loop_wait})
+
+    def _store(self) -> Keys:
+        if self._keys is None:
+            self._keys = beside.keys_of(self._read_config(), REQUEST_SECONDS)
         if not self._lease or not self._keys.renew(self._lease):
             self._lease = self._keys.grant(LEASE_SECONDS)
         return self._keys
@@ -375,10 +403,8 @@ class Guard:
 
     def _come_back(self) -> None:
         keys = self._store()
-        rest = self._config["restapi"]
         try:
-            client = Client(f"https://{rest['connect_address']}", rest["cafile"], rest["certfile"], REQUEST_SECONDS)
-            client.get("/health")
+            self._patroni().get("/health")
         except PatroniError:
             keys.put(TOKEN, self._name, self._lease)
             if self._host.state() in ("inactive", "failed") and guard.may_return(self._memory, self._rules, now()):
