@@ -170,7 +170,7 @@ bench-backup: bootstrap ## Measure backups and restores against what people do b
 	python tests/bench/backup_postgresql.py
 
 .PHONY: faults-page
-faults-page: bootstrap ## Write docs/benchmarks/faults.md out of the results of bench-failover and faults-long
+faults-page: bootstrap ## Write docs/benchmarks/faults.md out of the results of bench-failover, faults and faults-long
 	@PYTHONPATH=tests python -m faults.page
 
 # What clients saw of each, five times; the medians are those of all runs in the folder.

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks/faults.md out of what `make bench-failover` and `make faults-long` found.
+"""Write docs/benchmarks/faults.md out of what `make bench-failover`, `make faults` and `make faults-long` found.
 
     python -m faults.page
 
@@ -16,6 +16,7 @@ from faults import report
 from faults.lab import ROOT
 
 BENCH = ROOT / ".cache/faults/bench/trials.jsonl"
+FIXED = ROOT / ".cache/faults/fixed/trials.jsonl"
 LONG = ROOT / ".cache/faults/long/results.jsonl"
 PAGE = ROOT / "docs/benchmarks/faults.md"
 
@@ -70,6 +71,12 @@ def beside(found: Sequence[Mapping[str, Any]]) -> str:
     return BESIDE + "\n".join(lines) + "\n" + LOSSES
 
 
+def together(bench: Sequence[Mapping[str, Any]], fixed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return what the bench measured, and of the fixed set what the bench has not."""
+    measured = {one["fault"] for one in bench}
+    return [*bench, *(one for one in fixed if one["fault"] not in measured)]
+
+
 def page(figures: Sequence[Mapping[str, Any]], schedules: Sequence[Mapping[str, Any]]) -> str:
     """Return the whole page; parts without results are left out."""
     parts = [HEAD]
@@ -83,7 +90,7 @@ def page(figures: Sequence[Mapping[str, Any]], schedules: Sequence[Mapping[str, 
 
 def main() -> None:
     """Write the page."""
-    text = page(report.records(BENCH), report.records(LONG))
+    text = page(together(report.records(BENCH), report.records(FIXED)), report.records(LONG))
     PAGE.write_text(text, encoding="utf-8")
     print(f"{PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE} is written")
 

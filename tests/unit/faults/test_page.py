@@ -27,3 +27,8 @@ def test_a_page_has_our_median_beside_the_peers() -> None:
 def test_a_page_without_results_has_only_the_peers() -> None:
     text = page.page([], [])
     assert "whole again" not in text and "Beside autobase" in text
+
+
+def test_of_the_fixed_set_only_what_the_bench_has_not_is_shown() -> None:
+    other = {**RUN, "fault": "clock stepped back"}
+    assert page.together([RUN], [RUN, other]) == [RUN, other]
