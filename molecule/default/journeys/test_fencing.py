@@ -92,7 +92,7 @@ def test_a_cut_off_primary_is_powered_off_and_replaced(lab: Lab) -> None:
     with PowerSwitch(victims) as switch, Newcomers(lab) as newcomers:
         time.sleep(2)
         struck = time.time()
-        breakage.cut_off(victims)
+        breakage.cut_off(Victims.primary)(victims)
         seconds = newcomers.outage(struck, 90)
         print(f"cut off and powered off: {seconds:.1f} s without a write")
         assert switch.orders == [old.name]
@@ -116,7 +116,7 @@ def test_a_command_that_lies_is_not_believed_and_the_lease_stays(lab: Lab) -> No
     timeline = old.shell("psql -XAtq -U postgres -c 'select timeline_id from pg_control_checkpoint()'")
     with PowerSwitch(victims, lie) as switch:
         struck = time.time()
-        wounds.append(breakage.cut_off(victims))
+        wounds.append(breakage.cut_off(Victims.primary)(victims))
         said = eventually(lambda: journals(others, struck), lambda text: "is not ended" in text, 30)
         print(said)
         assert f"the command says that {old.name} is off, but its host still answers" in said
