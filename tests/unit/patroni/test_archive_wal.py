@@ -78,3 +78,11 @@ def test_what_ends_after_its_timeline_is_left_out(
 def test_other_files_are_archived(primary: Primary, name: str) -> None:
     primary.history(15, "14\t0/1C0000A0")
     assert primary.archive(name)[0] == 3
+
+
+def test_histories_are_looked_for_beside_the_segment(primary: Primary) -> None:
+    primary.history(15, "14\t0/1C0000A0")
+    primary.archive("0000000E000000000000001C")
+    path = primary.data / "pg_wal" / "0000000E000000000000001C"
+    done = subprocess.run(["sh", PROGRAM, "false", path], cwd="/", check=False, stdout=subprocess.DEVNULL)
+    assert done.returncode == 0
