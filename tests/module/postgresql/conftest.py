@@ -147,6 +147,10 @@ class Database:
             assert time.monotonic() < deadline, f"{self.name}: never true: {statement}"
             time.sleep(0.05)
 
+    def catch_up(self, primary: Database) -> None:
+        """Wait until this replica has replayed what the primary has written so far."""
+        self.wait(f"pg_last_wal_replay_lsn() >= '{primary.query('SELECT pg_current_wal_lsn()')}'")
+
 
 @dataclass
 class Cluster:

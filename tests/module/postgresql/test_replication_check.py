@@ -94,14 +94,14 @@ def test_synchronous_replication_is_seen(run, cluster):
 def test_paused_replay_with_work_to_do_is_lag_in_seconds(run, cluster, replica):
     cluster.primary.query("CREATE TABLE IF NOT EXISTS written (at timestamptz)")
     cluster.primary.query("INSERT INTO written VALUES (now())")
-    replica.wait("pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()")
+    replica.catch_up(cluster.primary)
     replica.query("SELECT pg_wal_replay_pause()")
     replica.wait("pg_get_wal_replay_pause_state() = 'paused'")
     cluster.primary.query("INSERT INTO written VALUES (now())")
     replica.wait("pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()")
     result = run(fail_on="none", settle=0.2, lag_seconds_warning=0.1, lag_seconds_critical=0.15, lag_bytes_warning=1)
     replica.query("SELECT pg_wal_replay_resume()")
-    replica.wait("pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()")
+    replica.catch_up(cluster.primary)
     assert rules(result) == [
         ("lag_seconds", "critical", "node2"),
         ("lag_bytes", "warning", "node2"),
@@ -116,7 +116,7 @@ def test_replay_that_a_query_holds_back_is_seen_as_stuck(run, cluster, replica):
     primary = cluster.primary
     primary.query("CREATE TABLE IF NOT EXISTS held (id int)")
     primary.query("INSERT INTO held SELECT generate_series(1, 1000)")
-    replica.wait("to_regclass('held') IS NOT NULL AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()")
+    replica.catch_up(primary)
     replica.query("ALTER SYSTEM SET max_standby_streaming_delay = -1")
     replica.query("SELECT pg_reload_conf()")
     with postgresql_replication_check.find_driver().connect(
@@ -130,7 +130,7 @@ def test_replay_that_a_query_holds_back_is_seen_as_stuck(run, cluster, replica):
             "pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn() AND now() > pg_last_xact_replay_timestamp() + '1 s'"
         )
         result = run(fail_on="none", settle=0.5, lag_seconds_warning=1)
-    replica.wait("pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()")
+    replica.catch_up(primary)
     assert rules(result) == [("lag_seconds", "warning", "node2")]
 
 
