@@ -1,10 +1,11 @@
-"""The operator's journey of Valkey's backups on the running lab: back up under a client, restore, go back, drill, notice what is broken."""
+"""The operator's journey of Valkey's backups on the running lab: back up under a client, restore, go back; drills of both engines."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import valkey_load
 
 KEYS = 2000
 BACKUPS = "/var/lib/holdfast/backup"
+REPOSITORY = "/var/lib/pgbackrest"
 METRICS = "/var/lib/prometheus/node-exporter/holdfast_backup.prom"
 RESTORE = "playbooks/restore_valkey.yml"
 DRILL = "playbooks/restore_drill.yml"
@@ -38,6 +40,7 @@ def login(lab: Lab) -> dict[str, Any]:
 def label(lab: Lab, login: dict[str, Any]) -> Iterator[str]:
     """A backup that the backup host made under a client."""
     valkey_load.fill(7001, KEYS, 5, login)
+    valkey_load.cluster_client(7001, login).delete("after")
     with valkey_load.Load(7001, KEYS, login) as load:
         done = json.loads(lab.backup.check_output("holdfast-backup run valkey"))
     print(done["message"], {name: value for name, value in load.seen.items() if name != "wrong"})
@@ -93,8 +96,10 @@ def test_a_restore_brings_the_moment_back_and_goes_back(lab: Lab, label: str, lo
     client = valkey_load.cluster_client(7001, login)
     client.set("after", "the backup")
     told = restore(f"restore_label={label}", "restore_existing=flush", "restore_compare=0")
+    count = manifest(lab, label)["keys"]
+    assert f"{count} of {count} keys" in told
     print([line for line in told.splitlines() if "keys/s" in line])
-    assert keys(lab) == manifest(lab, label)["keys"]
+    assert keys(lab) == count
     assert client.get("after") is None
     assert valkey_load.missing(7001, KEYS, 5, login) == []
     restore("restore_action=back")
@@ -119,22 +124,57 @@ def test_a_drill_proves_the_newest_backups(lab: Lab, label: str) -> None:
     assert lab.backup.run(f"ls -d {BACKUPS}/drill/*").rc != 0
 
 
-def test_a_broken_backup_makes_drill_check_and_metric_fail(lab: Lab, label: str) -> None:
-    newest = json.loads(lab.backup.check_output("holdfast-backup run valkey"))["labels"]["valkey"][0]
-    file = f"{BACKUPS}/valkey/{newest}/shard-00000.rdb"
-    lab.backup.check_output(
-        f'python3 -c \'f=open("{file}","r+b"); f.seek(300); b=f.read(1); f.seek(300); f.write(bytes([b[0]^1]))\''
+def flip(lab: Lab, file: str) -> None:
+    """Change one bit in the middle of a file of the backup host."""
+    program = (
+        f"f=open('{file}','r+b'); f.seek(0,2); f.seek(f.tell()//2); b=f.read(1); f.seek(-1,1); f.write(bytes([b[0]^1]))"
     )
+    lab.backup.check_output(f'python3 -c "{program}"')
+
+
+@contextmanager
+def broken_valkey(lab: Lab) -> Iterator[str]:
+    """A newest backup in which a bit is wrong."""
+    label = json.loads(lab.backup.check_output("holdfast-backup run valkey"))["labels"]["valkey"][0]
+    flip(lab, f"{BACKUPS}/valkey/{label}/shard-00000.rdb")
     try:
-        done = ansible_playbook(DRILL, "--extra-vars", '{"drill_engines": ["valkey"]}')
+        yield label
+    finally:
+        lab.backup.check_output(f"rm -rf {BACKUPS}/valkey/{label} {BACKUPS}/proofs/valkey/{label}.json")
+
+
+@contextmanager
+def broken_postgresql(lab: Lab) -> Iterator[str]:
+    """The same of pgBackRest: a bundle of files."""
+    lab.backup.check_output("holdfast-backup now --engines postgresql --type full")
+    label = lab.backup.check_output(f"basename $(readlink -f {REPOSITORY}/backup/{lab.cluster}/latest)")
+    flip(lab, lab.backup.check_output(f"ls -S -d {REPOSITORY}/backup/{lab.cluster}/{label}/bundle/* | head -1"))
+    try:
+        yield label
+    finally:
+        lab.backup.check_output("holdfast-backup now --engines postgresql --type full")
+        lab.backup.check_output(f"runuser -u postgres -- pgbackrest --stanza={lab.cluster} expire --set={label}")
+        lab.backup.check_output(f"rm -f {BACKUPS}/proofs/postgresql/{label}.json")
+
+
+@pytest.mark.parametrize(
+    ("engine", "broken", "told"),
+    [
+        ("valkey", broken_valkey, "has another content than was written (SHA-256)"),
+        ("postgresql", broken_postgresql, "does not match expected checksum"),
+    ],
+)
+def test_a_broken_backup_makes_drill_check_and_metric_fail(lab: Lab, engine: str, broken: Any, told: str) -> None:
+    options = ("--extra-vars", json.dumps({"drill_engines": [engine]}))
+    metric = f'holdfast_backup_drill_failed{{engine="{engine}"}}'
+    with broken(lab) as label:
+        done = ansible_playbook(DRILL, *options)
         assert done.returncode != 0
-        assert "has another content than was written (SHA-256)" in done.stdout
+        assert told in done.stdout, done.stdout[-3000:]
         check = ansible_playbook("playbooks/check.yml")
         assert check.returncode != 0
-        assert newest in check.stdout
-        assert 'holdfast_backup_drill_failed{engine="valkey"} 1' in lab.backup.check_output(f"cat {METRICS}")
-    finally:
-        lab.backup.check_output(f"rm -r {BACKUPS}/valkey/{newest} {BACKUPS}/proofs/valkey/{newest}.json")
-    done = ansible_playbook(DRILL, "--extra-vars", '{"drill_engines": ["valkey"]}')
+        assert label in check.stdout
+        assert f"{metric} 1" in lab.backup.check_output(f"cat {METRICS}")
+    done = ansible_playbook(DRILL, *options)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert 'holdfast_backup_drill_failed{engine="valkey"} 0' in lab.backup.check_output(f"cat {METRICS}")
+    assert f"{metric} 0" in lab.backup.check_output(f"cat {METRICS}")
