@@ -34,6 +34,7 @@ S3_KEY = "S3RVER"
 # The account and the key that every Azurite has.
 AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+S3_PORT, AZURE_PORT = 5444, 10000
 START_SECONDS = 60
 
 
@@ -58,7 +59,7 @@ def install() -> None:
 
 
 @contextlib.contextmanager
-def running(address: str, folder: Path, s3_port: int = 5444, azure_port: int = 10000) -> Iterator[Stores]:
+def running(address: str, folder: Path, s3_port: int = S3_PORT, azure_port: int = AZURE_PORT) -> Iterator[Stores]:
     """Give both stores, empty, in the block. Parameters: address to listen on; folder for data and certificates."""
     install()
     ca = _certificates(address, folder)

@@ -42,18 +42,14 @@ options:
         second. Must run on the leader's host then, as root or postgres.
     type: bool
     default: false
-  follow:
-    description:
-      - Hand nothing over, but let this host's replica stream from O(candidate) as soon as that one has the leader lock. Must run beside the
-        switchover, on the hosts of the members that neither lead nor shall lead, as root or postgres.
-      - Patroni does the same itself, after a pause of two seconds in which commits wait for somebody who confirms them. What this option
-        writes is what Patroni writes then, so whatever becomes of either Patroni puts it right.
-    type: bool
-    default: false
   socket_dir:
-    description: Directory of PostgreSQL's Unix socket on this host, for O(prepare) and O(follow).
+    description: Directory of PostgreSQL's Unix socket on this host, for O(prepare).
     type: path
     default: /var/run/postgresql
+  port:
+    description: PostgreSQL's port on this host, for O(prepare).
+    type: int
+    default: 5432
   pools:
     description: The PgBouncers to pause, if any.
     type: dict
@@ -108,15 +104,6 @@ EXAMPLES = r"""
     candidate: node2
     other_zone: true
     zones: {node1: east, node2: west}
-
-- name: Let node1 hand over to node2, and node3 follow at once
-  holdfast.persistence.patroni_switchover:
-    url: "https://{{ ansible_host }}:8008"
-    ca_cert: /etc/ssl/holdfast/ca.crt
-    client_cert: /etc/ssl/holdfast/postgresql.pem
-    candidate: node2
-    follow: "{{ inventory_hostname == 'node3' }}"
-  when: inventory_hostname != 'node2'
 """
 
 RETURN = r"""
@@ -139,7 +126,7 @@ checkpoints:
   elements: float
   returned: success
 seconds:
-  description: From the request until the new leader took writes, in seconds. With O(follow) until this replica was told to follow.
+  description: From the request until the new leader took writes, in seconds.
   type: float
   returned: success
 pause_took:
@@ -153,7 +140,6 @@ answer:
 """
 
 import contextlib
-import os
 import threading
 import time
 from typing import Any
@@ -161,17 +147,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
     Cluster,
-    Member,
     ParseError,
     parse_cluster,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import (
-    FollowError,
-    opened_for,
-    passfile_of,
-    pointed_at,
-)
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.switchover import (
     Plan,
@@ -249,12 +228,12 @@ def wish_of(params: dict[str, Any], client: Client) -> Wish:
     )
 
 
-def checkpoint(socket_dir: str, leader: str) -> list[float]:
+def checkpoint(socket_dir: str, port: int, leader: str) -> list[float]:
     """Let the primary of this host write its dirty pages; return how long each time took, in seconds. Raises SwitchoverError."""
     driver = find_driver()
     taken: list[float] = []
     try:
-        connection = driver.connect(host=socket_dir, user="postgres", dbname="postgres", connect_timeout=5)
+        connection = driver.connect(host=socket_dir, port=port, user="postgres", dbname="postgres", connect_timeout=5)
         connection.autocommit = True
         try:
             with connection.cursor() as cursor:
@@ -272,70 +251,6 @@ def checkpoint(socket_dir: str, leader: str) -> list[float]:
     except driver.Error as error:
         raise SwitchoverError(f"CHECKPOINT on {leader} failed: {' '.join(str(error).split())}") from error
     return taken
-
-
-def follow(module: AnsibleModule, cluster: Cluster) -> dict[str, Any]:
-    """Wait until the candidate has the lock and let this host's replica stream from it; nothing where that does not happen in time.
-
-    Raises SwitchoverError and NoDriverError.
-    """
-    candidate = cluster.member(module.params["candidate"])
-    if candidate is None:
-        raise SwitchoverError(f"{module.params['candidate'] or 'candidate, which follow needs,'} is no member")
-    new = client_of(module.params, candidate.api_url.removesuffix("/patroni"))
-    begun = time.monotonic()
-    while not holds_lock(new):
-        if time.monotonic() - begun > module.params["wait"]:
-            return {"changed": False}
-        time.sleep(LOOK_SECONDS)
-    try:
-        followed = stream_from(module, candidate)
-    except (FollowError, OSError) as error:
-        module.warn(f"This replica was not told to follow {candidate.name}, Patroni will tell it: {error}")
-        return {"changed": False}
-    return {"changed": followed, "leader": candidate.name, "seconds": round(time.monotonic() - begun, 3)}
-
-
-def stream_from(module: AnsibleModule, primary: Member) -> bool:
-    """Point this host's replica to another primary; False where it is no replica. Raises FollowError and OSError."""
-    driver = find_driver()
-    try:
-        connection = driver.connect(
-            host=module.params["socket_dir"], user="postgres", dbname="postgres", connect_timeout=5
-        )
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT current_setting('data_directory'), pg_is_in_recovery()")
-                directory, is_replica = cursor.fetchone()
-                if is_replica:
-                    rewrite(module, os.path.join(directory, "postgresql.conf"), primary)
-                    cursor.execute("SELECT pg_reload_conf()")
-                return bool(is_replica)
-        finally:
-            connection.close()
-    except driver.Error as error:
-        raise FollowError(" ".join(str(error).split())) from error
-
-
-def rewrite(module: AnsibleModule, path: str, primary: Member) -> None:
-    """Name another primary in Patroni's postgresql.conf and its password file. Raises FollowError and OSError."""
-    with open(path, encoding="utf-8") as stream:
-        text = stream.read()
-    passfile = passfile_of(text)
-    if passfile:
-        with open(passfile, encoding="utf-8") as stream:
-            replace(module, passfile, opened_for(stream.read(), primary.host, primary.port))
-    replace(module, path, pointed_at(text, primary.host, primary.port))
-
-
-def replace(module: AnsibleModule, path: str, text: str) -> None:
-    """Replace a file that only its owner reads. Raises OSError."""
-    beside, found = f"{path}.holdfast", os.stat(path)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(text)
-        os.fchown(stream.fileno(), found.st_uid, found.st_gid)
-    module.atomic_move(beside, path)
 
 
 def takes_writes(client: Client) -> bool:
@@ -426,8 +341,6 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """Read, plan, act, verify; return the result of the module."""
     client = client_of(module.params)
     cluster = parse_cluster(client.get("/cluster"))
-    if module.params["follow"]:
-        return {"changed": False} if module.check_mode else follow(module, cluster)
     chosen = plan(cluster, wish_of(module.params, client))
     result: dict[str, Any] = {
         "changed": False,
@@ -443,7 +356,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         return result
     if module.params["prepare"]:
         if not module.check_mode:
-            result["checkpoints"] = checkpoint(module.params["socket_dir"], chosen.leader)
+            result["checkpoints"] = checkpoint(module.params["socket_dir"], module.params["port"], chosen.leader)
         return result
     if not module.check_mode:
         result.update(switch_paused(module, client, cluster, chosen))
@@ -461,8 +374,8 @@ def main() -> None:
             other_zone={"type": "bool", "default": False},
             zones={"type": "dict", "default": {}},
             prepare={"type": "bool", "default": False},
-            follow={"type": "bool", "default": False},
             socket_dir={"type": "path", "default": "/var/run/postgresql"},
+            port={"type": "int", "default": 5432},
             pools={
                 "type": "dict",
                 "options": {
@@ -475,7 +388,6 @@ def main() -> None:
             },
             wait={"type": "float", "default": 30},
         ),
-        mutually_exclusive=[("prepare", "follow")],
         supports_check_mode=True,
     )
     try:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.lab import Lab as Victims
+from faults.lab import Machine
 from lab_access import ROOT, Lab, ansible_playbook
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -125,10 +127,9 @@ def test_killed_uploads_are_never_listed(lab: Lab, stores: Path) -> None:
 
 
 def test_a_store_that_is_gone_is_told(lab: Lab, stores: Path) -> None:
-    lab.backup.check_output(
-        "nft 'add table inet journey; add chain inet journey o { type filter hook output priority 0; }; "
-        "add rule inet journey o tcp dport 10000 reject with tcp reset'"
-    )
+    rule = f"OUTPUT -p tcp --dport {object_stores.AZURE_PORT} -j REJECT --reject-with tcp-reset".split()
+    backup = Machine("backup1", f"{Victims().name}-backup1", "")
+    backup.network("iptables", "-A", *rule)
     try:
         found = program(lab, "catalogue")
         assert found["repositories"]["azure"]
@@ -137,4 +138,5 @@ def test_a_store_that_is_gone_is_told(lab: Lab, stores: Path) -> None:
             "azure"
         ]
     finally:
-        lab.backup.check_output("nft delete table inet journey")
+        backup.network("iptables", "-D", *rule)
+    assert program(lab, "catalogue")["repositories"]["azure"] == ""

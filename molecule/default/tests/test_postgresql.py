@@ -150,3 +150,10 @@ def test_a_wrong_password_is_refused(lab: Lab) -> None:
     for port in (6432, 5000):
         with pytest.raises(psycopg.OperationalError, match="authentication failed"):
             lab.sql(lab.vip, port, "orderdb", password="wrong")
+
+
+def test_programs_beside_patroni_run(lab: Lab) -> None:
+    for host in lab.hosts.values():
+        for unit in ("patroni-guard", "patroni-follow", "etcd-leader-away.timer"):
+            assert host.service(unit).is_running, unit
+            assert host.service(unit).is_enabled, unit

@@ -6,13 +6,14 @@ fields with their default value are left out.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -140,6 +141,24 @@ class Client:
         """Ask this member and no other. Raises EtcdError."""
         return self._request(endpoint, path, body or {}, with_token=True)
 
+    @contextlib.contextmanager
+    def stream(self, path: str, body: dict, idle: float) -> Iterator[Iterator[dict]]:
+        """Give the results of a request that does not end, from the member that answered last or the first one that answers.
+
+        The iterator ends when nothing came for `idle` seconds, or the member ended the stream. Raises EtcdError.
+        """
+        endpoint = self._answered or self._connection.endpoints[0]
+        headers = {"Content-Type": "application/json", **({"Authorization": self._token} if self._token else {})}
+        request = urllib.request.Request(endpoint + path, json.dumps(body).encode(), headers, method="POST")
+        try:
+            response = self._opener.open(request, timeout=idle)
+        except urllib.error.HTTPError as error:
+            raise EtcdError(endpoint, message_of(error.read(), error.code)) from error
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            raise UnreachableError(endpoint, str(getattr(error, "reason", error)) or type(error).__name__) from error
+        with response:
+            yield results_of(response)
+
     def _ask_any(self, path: str, body: dict, with_token: bool) -> dict:
         def ask(endpoint: str) -> dict:
             answer = self._request(endpoint, path, body, with_token)
@@ -160,6 +179,13 @@ class Client:
             raise EtcdError(endpoint, message_of(error.read(), error.code)) from error
         except (TimeoutError, urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             raise UnreachableError(endpoint, str(getattr(error, "reason", error)) or type(error).__name__) from error
+
+
+def results_of(lines: Iterable[bytes]) -> Iterator[dict]:
+    """Give the result on each line of a stream, until the connection says nothing any more or ends."""
+    with contextlib.suppress(TimeoutError, http.client.HTTPException, OSError):
+        for line in lines:
+            yield json.loads(line).get("result", {})
 
 
 def message_of(body: bytes, code: int) -> str:

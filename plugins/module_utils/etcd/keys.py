@@ -6,7 +6,8 @@ Protocol: https://etcd.io/docs/v3.5/dev-guide/api_reference_v3/ . Lease numbers 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,11 @@ def parse_entry(found: Mapping[str, Any]) -> tuple[str, Entry]:
     lease = str(found.get("lease", ""))
     value = base64.b64decode(found.get("value", "")).decode(errors="replace")
     return key, Entry(value, "" if lease == "0" else lease)
+
+
+def parse_event(event: Mapping[str, Any]) -> Entry | None:
+    """Return what a key holds after one of a watch's `events`, None where it was deleted. A put's type is the default, so left out."""
+    return None if event.get("type") == "DELETE" else parse_entry(event["kv"])[1]
 
 
 def put_body(key: str, value: str, lease: str) -> dict[str, Any]:
@@ -63,6 +69,19 @@ class Keys:
         answer = self._client.ask("/v3/kv/range", {"key": span.key, "range_end": span.range_end})
         entries = (parse_entry(found) for found in answer.get("kvs", []))
         return {key.removeprefix(self._root + name): entry for key, entry in entries}
+
+    @contextlib.contextmanager
+    def watching(self, name: str, idle: float) -> Iterator[Iterator[Entry | None]]:
+        """Give what a key holds from now on, each time it is written: None where it was deleted.
+
+        The iterator ends when nothing was written for `idle` seconds; whoever goes on reads the key after the next watch has begun.
+        """
+        body = {"create_request": {"key": encode((self._root + name).encode())}}
+        with self._client.stream("/v3/watch", body, idle) as results:
+            # The first one says that the watch stands.
+            if not next(results, {}).get("created"):
+                raise EtcdError(name, "etcd does not watch this key")
+            yield (found for result in results for found in map(parse_event, result.get("events", [])))
 
     def put(self, name: str, value: str, lease: str = "") -> None:
         """Write a key."""

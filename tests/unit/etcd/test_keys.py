@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +22,11 @@ class Gateway:
     def __init__(self, **answers: Any) -> None:
         self._answers = answers
         self.asked: list[tuple[str, dict]] = []
+
+    @contextlib.contextmanager
+    def stream(self, path: str, body: dict, idle: float) -> Iterator[Iterator[dict]]:
+        self.asked.append((path, body))
+        yield iter(self._answers["watch"])
 
     def ask(self, path: str, body: dict) -> dict:
         self.asked.append((path, body))
@@ -70,3 +77,18 @@ def test_revoking_what_has_ended_is_no_error_but_anything_else_is() -> None:
     keys(Gateway(revoke=EtcdError("e", "etcdserver: requested lease not found"))).revoke("77")
     with pytest.raises(EtcdError):
         keys(Gateway(revoke=EtcdError("e", "etcdserver: leader changed"))).revoke("77")
+
+
+def test_a_watch_gives_what_is_written_from_now_on() -> None:
+    leader = {"key": coded("/service/lab/leader"), "value": coded("node2"), "lease": "78"}
+    gone, taken = {"type": "DELETE", "kv": {"key": leader["key"]}}, {"kv": leader}
+    gateway = Gateway(watch=[{"created": True}, {"events": [gone]}, {"events": []}, {"events": [taken, taken]}])
+    with keys(gateway).watching("leader", 1) as changes:
+        assert list(changes) == [None, Entry("node2", "78"), Entry("node2", "78")]
+    assert gateway.asked == [("/v3/watch", {"create_request": {"key": leader["key"]}})]
+
+
+@pytest.mark.parametrize("answers", [[], [{"canceled": True}]])
+def test_a_watch_that_does_not_stand_is_an_error(answers: list[dict]) -> None:
+    with pytest.raises(EtcdError, match="does not watch"), keys(Gateway(watch=answers)).watching("leader", 1):
+        pass
