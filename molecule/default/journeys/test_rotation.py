@@ -42,6 +42,12 @@ def play(*arguments: str) -> dict[str, Any]:
     return outcome(done)
 
 
+def rotate_passwords(*arguments: str) -> None:
+    """Rotate, and let the lab's own clients know."""
+    play(PASSWORDS, *arguments)
+    play("molecule/default/connection.yml")
+
+
 def refused(text: str, *arguments: str) -> None:
     """Run a playbook that has to be refused with that text, before anything is changed."""
     done = ansible_playbook(*arguments)
@@ -265,7 +271,7 @@ def test_passwords_rotate(lab: Lab) -> None:
     old, processes = {name: lab.secret(name) for name in names}, started(lab)
     # New connections use the password of the moment: those between two steps may meet the one that is just going.
     with clients(lab, logins=False):
-        play(PASSWORDS)
+        rotate_passwords()
     assert all(lab.secret(name) != old[name] for name in names)
     assert started(lab) == processes
     with pytest.raises(psycopg.OperationalError):
@@ -307,10 +313,12 @@ def test_a_killed_rotation_goes_on(lab: Lab, arguments: tuple[str, ...]) -> None
     with clients(lab, logins=False):
         for _kill in range(KILLS):
             print(f"killed after {kill_at_random(chance, *arguments):.1f} s")
-        play(*arguments)
-        for step in ("switch", "finish") if "certificates" in arguments[0] else ():
-            play(CERTIFICATES, "--extra-vars", f"rotate_certificates_ca={step}")
         if arguments[0] == PASSWORDS:
+            rotate_passwords(*arguments[1:])
             play(*arguments, "--extra-vars", "rotate_passwords_finish=true")
+        else:
+            play(*arguments)
+            for step in ("switch", "finish"):
+                play(CERTIFICATES, "--extra-vars", f"rotate_certificates_ca={step}")
     unchanged()
     check()

@@ -49,7 +49,11 @@ class Lab:
     backup: Host
     folder: Path
     secrets: Path
-    environment: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What people have after reading connection.env, with the passwords of this moment."""
+        return sourced(self.folder / "connection.env")
 
     def secret(self, name: str) -> str:
         """Return a generated secret."""
@@ -174,7 +178,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         backup=backup[0][1],
         folder=Path(one["folder"]),
         secrets=Path(one["secrets"]),
-        environment=sourced(Path(one["folder"]) / "connection.env"),
     )
 
 
