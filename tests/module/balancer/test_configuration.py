@@ -5,17 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[3]
-
-
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+from .conftest import ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +24,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     assert made.returncode == 0, made.stderr
     (folder / "haproxy.pem").write_text(key.read_text() + certificate.read_text())
     return folder
-
-
-@pytest.fixture(scope="module", params=["trixie", "forky"])
-def suite(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def haproxy(suite: str) -> str:
-    """Path of that release's HAProxy."""
-    found = run("tools/servers", suite, "haproxy")
-    assert found.returncode == 0, found.stderr
-    return f"{found.stdout.strip()}/run/haproxy"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,170 @@
+"""New connections wait for a primary that can take them, and no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .conftest import ROOT
+
+CONFIGURATION = """
+global
+    stats socket {folder}/admin.sock level admin
+    lua-load {script}
+defaults
+    mode tcp
+    timeout connect 3s
+    timeout client 60s
+    timeout server 60s
+    timeout check 1s
+frontend read_write
+    bind 127.0.0.1:{front}
+    tcp-request inspect-delay 45s
+    tcp-request content lua.hold members {seconds} single
+    default_backend members
+backend members
+    default-server check inter 100ms rise 1 fall 1
+    server node1 127.0.0.1:{one} port {check_one}
+    server node2 127.0.0.1:{two} port {check_two}
+"""
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _port in range(number)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in found]
+
+
+@contextlib.contextmanager
+def listening(port: int) -> Iterator[None]:
+    """A server that greets who connects."""
+    server = socket.create_server(("127.0.0.1", port))
+
+    def greet() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                link, _address = server.accept()
+                with link, contextlib.suppress(OSError):
+                    link.sendall(b"hello")
+
+    thread = threading.Thread(target=greet)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+class Balancer:
+    """HAProxy with two members, each a port that is used and one that is checked."""
+
+    def __init__(self, program: str, folder: pathlib.Path, seconds: int = 35) -> None:
+        self.one, self.two, self.check_one, self.check_two, self._front = free_ports(5)
+        path = folder / "haproxy.cfg"
+        script = ROOT / "roles/haproxy/files/hold.lua"
+        path.write_text(
+            CONFIGURATION.format(folder=folder, script=script, seconds=seconds, front=self._front, **self._ports())
+        )
+        self._command = [program, "-db", "-f", str(path)]
+
+    def _ports(self) -> dict[str, int]:
+        return {"one": self.one, "two": self.two, "check_one": self.check_one, "check_two": self.check_two}
+
+    def __enter__(self) -> Balancer:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def connect(self) -> float:
+        """Connect as a client does; return how long it took until a member greeted, in seconds."""
+        begun = time.monotonic()
+        while True:
+            with (
+                contextlib.suppress(ConnectionRefusedError),
+                socket.create_connection(("127.0.0.1", self._front)) as link,
+            ):
+                link.settimeout(60)
+                # A client that speaks first, as those of PostgreSQL do.
+                link.sendall(b"startup")
+                assert link.recv(5) == b"hello"
+                return time.monotonic() - begun
+            assert time.monotonic() - begun < 10, "HAProxy did not start"
+            time.sleep(0.02)
+
+
+@pytest.fixture(name="balancer")
+def _balancer(haproxy: str, tmp_path: pathlib.Path) -> Iterator[Balancer]:
+    with Balancer(haproxy, tmp_path) as running:
+        yield running
+
+
+def waits(balancer: Balancer, act: Callable[[], object]) -> float:
+    """Connect, do something after a second, and return how long after that the connection was there."""
+    found: list[float] = []
+    thread = threading.Thread(target=lambda: found.append(balancer.connect()))
+    thread.start()
+    time.sleep(1)
+    assert not found
+    begun = time.monotonic()
+    act()
+    thread.join()
+    return time.monotonic() - begun
+
+
+def test_with_a_primary_nobody_waits(balancer: Balancer) -> None:
+    with listening(balancer.one), listening(balancer.check_one):
+        balancer.connect()
+        time.sleep(0.3)
+        assert max(balancer.connect() for _each in range(20)) < 0.2
+
+
+def test_a_primary_that_opens_late_is_used_at_once(balancer: Balancer) -> None:
+    """It counts as up and refuses connections, as after a crash: HAProxy itself would try again after seconds only."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listening(balancer.check_one))
+        assert waits(balancer, lambda: stack.enter_context(listening(balancer.one))) < 0.5
+
+
+def test_another_primary_is_used_although_the_old_one_refuses(balancer: Balancer) -> None:
+    with contextlib.ExitStack() as stack:
+        old = stack.enter_context(contextlib.ExitStack())
+        old.enter_context(listening(balancer.check_one))
+
+        def fail_over() -> None:
+            old.close()
+            stack.enter_context(listening(balancer.two))
+            stack.enter_context(listening(balancer.check_two))
+
+        assert waits(balancer, fail_over) < 0.7
+
+
+def test_of_two_that_count_as_up_none_is_used(balancer: Balancer) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in (balancer.one, balancer.two, balancer.check_two):
+            stack.enter_context(listening(port))
+        second = stack.enter_context(contextlib.ExitStack())
+        second.enter_context(listening(balancer.check_one))
+        assert waits(balancer, second.close) < 0.7
+
+
+def test_the_wait_is_bounded(haproxy: str, tmp_path: pathlib.Path) -> None:
+    with Balancer(haproxy, tmp_path, seconds=2) as balancer, listening(balancer.check_one):
+        begun = time.monotonic()
+        with pytest.raises((AssertionError, OSError)):
+            balancer.connect()
+        assert 1 < time.monotonic() - begun < 20
