@@ -264,10 +264,11 @@ def test_passwords_rotate(lab: Lab) -> None:
         "postgresql_replication",
         "postgresql_rewind",
         "pgbouncer",
+        "postgresql_dump",
         "etcd_root",
         "etcd_patroni",
     ]
-    names += ["postgresql_user_orderuser", "valkey_admin", "valkey_user_orderapp"]
+    names += ["postgresql_user_orderuser", "valkey_admin", "valkey_backup", "valkey_user_orderapp"]
     old, processes = {name: lab.secret(name) for name in names}, started(lab)
     # New connections use the password of the moment: those between two steps may meet the one that is just going.
     with clients(lab, logins=False):
@@ -280,6 +281,7 @@ def test_passwords_rotate(lab: Lab) -> None:
     with clients(lab):
         play(PASSWORDS, "--extra-vars", "rotate_passwords_finish=true")
     assert not list(lab.secrets.glob("*.next")) + list(lab.secrets.glob("*.previous"))
+    lab.backup.check_output("holdfast-backup now --engines logical,valkey")
     unchanged()
     check()
 
