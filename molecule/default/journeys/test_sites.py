@@ -142,7 +142,8 @@ class Writers:
         self._thread.join()
 
     def _work(self) -> None:
-        number = 0
+        # Numbers that no row has yet.
+        number = int(time.time())
         while not self._end.is_set():
             for host in self._hosts:
                 number += 1
