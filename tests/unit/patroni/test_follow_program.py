@@ -94,10 +94,13 @@ def test_after_an_error_certificates_and_passwords_are_read_anew(
     monkeypatch.setattr(program.beside, "CONFIG", tmp_path / "config.yml")
     stores: list[Store] = []
 
+    def fail(_name: str) -> None:
+        raise EtcdError("etcd", "no")
+
     def keys_of(*_words: object) -> Store:
         stores.append(Store("node1", []))
         if len(stores) == 1:
-            monkeypatch.setattr(stores[0], "get", lambda _name: (_ for _ in ()).throw(EtcdError("etcd", "no")))
+            monkeypatch.setattr(stores[0], "get", fail)
         return stores[-1]
 
     monkeypatch.setattr(program.beside, "keys_of", keys_of)
