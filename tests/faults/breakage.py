@@ -51,7 +51,8 @@ def _kill(machine: Machine, process: int, what: str, signal: str = "KILL") -> Wo
 
     def heal() -> None:
         if signal == "STOP" and _start_of(machine, process) == started:
-            machine.shell(f"kill -CONT {process}")
+            # The guard may end it in this very moment.
+            machine.shell(f"kill -CONT {process} || ! kill -0 {process}")
 
     return Wound(machine.name, happened, heal)
 
