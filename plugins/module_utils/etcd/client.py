@@ -148,14 +148,8 @@ class Client:
         The iterator ends when nothing came for `idle` seconds, or the member ended the stream. Raises EtcdError.
         """
         endpoint = self._answered or self._connection.endpoints[0]
-        headers = {"Content-Type": "application/json", **({"Authorization": self._token} if self._token else {})}
-        request = urllib.request.Request(endpoint + path, json.dumps(body).encode(), headers, method="POST")
-        try:
-            response = self._opener.open(request, timeout=idle)
-        except urllib.error.HTTPError as error:
-            raise EtcdError(endpoint, message_of(error.read(), error.code)) from error
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            raise UnreachableError(endpoint, str(getattr(error, "reason", error)) or type(error).__name__) from error
+        with told_by(endpoint):
+            response = self._open(endpoint, path, body, with_token=True, timeout=idle)
         with response:
             yield results_of(response)
 
@@ -168,17 +162,26 @@ class Client:
         return first_answer(sorted(self._connection.endpoints, key=lambda each: each != self._answered), ask)
 
     def _request(self, endpoint: str, path: str, body: dict, with_token: bool) -> dict:
+        with told_by(endpoint), self._open(endpoint, path, body, with_token, self._connection.timeout) as response:
+            return json.load(response)
+
+    def _open(self, endpoint: str, path: str, body: dict, with_token: bool, timeout: float) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"}
         if with_token and self._token:
             headers["Authorization"] = self._token
         request = urllib.request.Request(endpoint + path, json.dumps(body).encode(), headers, method="POST")
-        try:
-            with self._opener.open(request, timeout=self._connection.timeout) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            raise EtcdError(endpoint, message_of(error.read(), error.code)) from error
-        except (TimeoutError, urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-            raise UnreachableError(endpoint, str(getattr(error, "reason", error)) or type(error).__name__) from error
+        return self._opener.open(request, timeout=timeout)
+
+
+@contextlib.contextmanager
+def told_by(endpoint: str) -> Iterator[None]:
+    """Raise what goes wrong in the block as EtcdError of that member."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        raise EtcdError(endpoint, message_of(error.read(), error.code)) from error
+    except (TimeoutError, urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        raise UnreachableError(endpoint, str(getattr(error, "reason", error)) or type(error).__name__) from error
 
 
 def results_of(lines: Iterable[bytes]) -> Iterator[dict]:
