@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,21 @@ class View:
 
     cluster: Cluster
     synchronous: bool
+
+
+def attempted(act: Callable[[], None], errors: tuple[type[Exception], ...], words: str, said: str) -> str:
+    """Do something; return what went wrong, empty where nothing did.
+
+    Parameters: errors that may come and are told on standard error after `words`; said, what the last attempt returned: only news is told.
+    """
+    try:
+        act()
+    except errors as error:
+        found = str(error) or type(error).__name__
+        if found != said:
+            print(f"{words}: {found}", file=sys.stderr, flush=True)
+        return found
+    return ""
 
 
 def keys_of(config: Mapping[str, Any], timeout: float) -> Keys:

@@ -238,13 +238,7 @@ def main() -> int:
     fence = Fencing(settings)
     said = ""
     while True:
-        try:
-            fence.turn()
-            said = ""
-        except (EtcdError, PatroniError, OSError) as error:
-            if str(error) != said:
-                print(f"not done: {error}", file=sys.stderr, flush=True)
-            said = str(error)
+        said = beside.attempted(fence.turn, (EtcdError, PatroniError, OSError), "not done", said)
         time.sleep(LOOK_SECONDS)
 
 

@@ -134,13 +134,9 @@ def main() -> int:
     follower = Follower(server)
     said = ""
     while True:
-        try:
-            follower.watch()
-            said = ""
-        except (EtcdError, OSError) as error:
-            if str(error) != said:
-                print(f"not watched: {error}", file=sys.stderr, flush=True)
-            said = str(error)
+        said = beside.attempted(follower.watch, (EtcdError, OSError), "not watched", said)
+        if said:
+            # etcd, or the way to it, needs a moment.
             time.sleep(REST_SECONDS)
 
 

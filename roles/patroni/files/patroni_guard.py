@@ -421,16 +421,11 @@ def main() -> int:
         settings = json.load(stream)
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     looker = Guard(settings, os.environ["RUNTIME_DIRECTORY"])
+    errors = (EtcdError, PatroniError, OSError, struct.error, subprocess.TimeoutExpired)
     said = ""
     while True:
         begun = time.monotonic()
-        try:
-            looker.turn()
-            said = ""
-        except (EtcdError, PatroniError, OSError, struct.error, subprocess.TimeoutExpired) as error:
-            if str(error) != said:
-                print(f"not done: {error}", file=sys.stderr, flush=True)
-            said = str(error)
+        said = beside.attempted(looker.turn, errors, "not done", said)
         time.sleep(max(0.1, settings["interval"] - (time.monotonic() - begun)))
 
 

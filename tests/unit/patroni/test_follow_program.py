@@ -124,3 +124,14 @@ def test_files_of_a_replica_are_replaced_only_where_they_name_another_primary(
     assert passfile.stat().st_mode & 0o777 == 0o600
     assert not program.rewrite(str(conf), "192.0.2.2", 5432)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pgpass", "postgresql.conf"]
+
+
+def test_what_goes_wrong_again_and_again_is_told_once(program: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise OSError("no route")
+
+    said = ""
+    for _each in range(3):
+        said = program.beside.attempted(fail, (OSError,), "not watched", said)
+    assert capsys.readouterr().err == "not watched: no route\n"
+    assert program.beside.attempted(lambda: None, (OSError,), "not watched", said) == ""
