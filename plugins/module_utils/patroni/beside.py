@@ -41,7 +41,8 @@ def attempted(act: Callable[[], None], errors: tuple[type[Exception], ...], word
     except errors as error:
         found = str(error) or type(error).__name__
         if found != said:
-            print(f"{words}: {found}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{words}: {found}\n")
+            sys.stderr.flush()
         return found
     return ""
 
