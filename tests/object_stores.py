@@ -64,7 +64,7 @@ def running(address: str, folder: Path, s3_port: int = S3_PORT, azure_port: int 
     install()
     ca = _certificates(address, folder)
     binaries = FOLDER / "node_modules/.bin"
-    commands = [
+    commands: list[list[str | Path]] = [
         [
             *(binaries / "s3rver", "-d", folder / "s3", "-a", address, "-p", str(s3_port), "--key", folder / "key.pem"),
             *("--cert", folder / "cert.pem", "--no-vhost-buckets"),

@@ -21,6 +21,7 @@ lint: bootstrap ## Check the style of Python, shell and YAML
 	ruff check
 	ruff format --check
 	mypy
+	MYPYPATH=tests:tests/module mypy molecule/default tests/faults
 	@. tools/lib.sh && install_packages shellcheck=shellcheck
 	shellcheck --severity=warning --external-sources --source-path=SCRIPTDIR $(SHELL_FILES)
 	ansible-lint --profile production --offline

@@ -89,7 +89,7 @@ def value(number: int, size: int = 100) -> str:
 def fill(port: int, strings: int, hashes: int, login: Mapping[str, Any] | None = None) -> None:
     """Write strings of 100 bytes, and hashes of 1,000 fields."""
     client = cluster_client(port, login or {})
-    pipes = {}
+    pipes: dict[str, Any] = {}
     for number in range(strings):
         node = client.get_node_from_key(name(number))
         pipe = pipes.setdefault(node.name, client.get_valkey_connection(node).pipeline(transaction=False))

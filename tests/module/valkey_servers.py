@@ -81,8 +81,11 @@ def make_certificates(folder: Path) -> Certificates:
 
 def free_ports(number: int) -> list[int]:
     """Return ports in a row of which neither the port nor its bus port (10000 more) is taken."""
-    # Each test run begins elsewhere, so that runs side by side don't meet.
-    for first in range(20000 + os.getpid() % 40 * 250, 32000, 250):
+    # Each test run begins elsewhere, so that runs side by side don't meet. Bus ports stay below those that the kernel gives
+    # to outgoing connections, of which a large cluster's bus has tens of thousands.
+    blocks = 49
+    for block in range(blocks):
+        first = 10_000 + (os.getpid() + block) % blocks * 250
         ports = list(range(first, first + number))
         if all(_is_free(port) and _is_free(port + 10000) for port in ports):
             return ports

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from faults import breakage
+from faults import breakage, catalogue
 from faults.lab import Lab as Victims
 from faults.lab import Machine, await_true
 from lab_access import Lab, ansible_playbook, eventually, failures, outcome, patroni_leader
@@ -76,7 +76,7 @@ def test_a_stopped_postmaster_costs_seconds_and_comes_back_as_a_replica(lab: Lab
 
 @pytest.mark.parametrize("what", ["wal", "data"])
 def test_a_full_disk_costs_seconds_and_its_host_waits_for_room(lab: Lab, victims: Victims, what: str) -> None:
-    directory = {"wal": breakage.POSTGRESQL_WAL, "data": "/var/lib/postgresql/*/*"}[what]
+    directory = {"wal": catalogue.POSTGRESQL_WAL, "data": "/var/lib/postgresql/*/*"}[what]
     target = victims.primary()
     with Newcomers(lab) as newcomers:
         wound = breakage.full_disk("patroni", directory, "1g", lambda _lab: target)(victims)

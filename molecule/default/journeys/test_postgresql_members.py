@@ -28,9 +28,9 @@ from lab_access import (
 from pgbench_load import Pgbench
 from test_postgresql_update import all_follow, changes, etcd_members
 
-GROWN = ["--inventory", Path(__file__).parent / "converged_grown"]
+GROWN: list[str | Path] = ["--inventory", Path(__file__).parent / "converged_grown"]
 # After node4 was removed and taken out of the inventory: the backup host is still a member of etcd.
-SHRINKING = ["--inventory", Path(__file__).parent / "converged_shrinking"]
+SHRINKING: list[str | Path] = ["--inventory", Path(__file__).parent / "converged_shrinking"]
 ENGINE_NAME = f"{os.environ.get('HOLDFAST_LAB', 'holdfast')}-%s"
 SITE, REMOVE, REPLACE = "playbooks/site.yml", "playbooks/remove_node.yml", "playbooks/replace_node.yml"
 

@@ -175,7 +175,7 @@ def connections() -> dict[str, tuple[valkey.Valkey, int]]:
                 single_connection_client=True,
                 **tls,
             )
-            found[f"{node}:{port}"] = (link, link.client_id())
+            found[f"{node}:{port}"] = (link, int(link.execute_command("CLIENT", "ID")))
     return found
 
 
