@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, pace, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
@@ -32,67 +32,6 @@ POLL = 0.03
 # For which servers may have a brief node timeout.
 HURRIED_SECONDS = 2.0
 NOT_YET = ("LOADING", "MASTERDOWN", "BUSY")
-
-
-class Pace:
-    """The gossip pace while nodes meet, and how an interrupted run is told from an operator's own setting.
-
-    Nodes learn of each other by pings, so their interval limits how fast a cluster forms. `cluster-ping-interval` is a
-    hidden setting whose default 0 is the built-in pace. While nodes meet it is FAST plus the node's
-    `repl-diskless-sync-delay` (seconds), which is 0 meanwhile: the one number tells both values to go back to, also to
-    a later run. At the end the node timeout is brief for a moment (Cluster.hasten), and tells its own in the same way.
-    None is written to the servers' configuration files.
-    """
-
-    SETTING = "cluster-ping-interval"
-    DELAY = "repl-diskless-sync-delay"
-    TIMEOUT = "cluster-node-timeout"
-    NORMAL = "0"
-    FAST = 200
-    LONGEST_DELAY = 60
-    # Added to the interval while the timeout is brief, and what is added to tenths of seconds to have a brief one.
-    HURRY = 100
-    BRIEF = 500
-    # Tenths of seconds. What is no longer than a brief one needs none.
-    TIMEOUTS = range(12, 601)
-
-    @classmethod
-    def read(cls, reply: Sequence[str]) -> int | None:
-        """Return the delay to go back to out of a reply of CONFIG GET, None when the pace is not ours."""
-        value = dict(zip(reply[::2], reply[1::2], strict=True)).get(cls.SETTING)
-        for first in (cls.FAST, cls.FAST + cls.HURRY):
-            if value is not None and first <= int(value) <= first + cls.LONGEST_DELAY:
-                return int(value) - first
-        return None
-
-    @classmethod
-    def brief(cls, timeout: int) -> int | None:
-        """Return the brief timeout, in milliseconds, that tells this one to go back to; None where there is none."""
-        tenths, rest = divmod(timeout, 100)
-        return None if rest or tenths not in cls.TIMEOUTS else cls.BRIEF + tenths
-
-    @classmethod
-    def lasting(cls, interval: int, timeout: int) -> int:
-        """Return the timeout to go back to, from both settings of a server at our pace."""
-        return (timeout - cls.BRIEF) * 100 if interval >= cls.FAST + cls.HURRY else timeout
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """What says how long a server waits: its ping interval and its node timeout now, in milliseconds."""
-
-    interval: int
-    now: int
-
-    @property
-    def lasting(self) -> int:
-        """Its own node timeout."""
-        return Pace.lasting(self.interval, self.now)
-
-    @property
-    def brief(self) -> int | None:
-        """The brief one that tells it."""
-        return Pace.brief(self.lasting)
 
 
 @dataclass(frozen=True)
@@ -140,7 +79,7 @@ class Cluster:
                 endpoint: [
                     ("CLUSTER", "NODES"),
                     ("INFO",),
-                    ("CONFIG", "GET", Pace.SETTING),
+                    ("CONFIG", "GET", pace.SETTING),
                 ]
                 for endpoint in self.endpoints
             }
@@ -184,31 +123,33 @@ class Cluster:
 
     def _quicken(self, endpoints: Sequence[Endpoint]) -> None:
         replies = self.fleet.each(
-            {e: [("CONFIG", "GET", Pace.SETTING), ("CONFIG", "GET", Pace.DELAY)] for e in endpoints}
+            {e: [("CONFIG", "GET", pace.SETTING), ("CONFIG", "GET", pace.DELAY)] for e in endpoints}
         )
         requests = {}
         for endpoint, [interval, delay] in replies.items():
             values = dict([checked(interval)[:2], checked(delay)[:2]] if checked(interval) else [])
-            seconds = int(values.get(Pace.DELAY, 0))
-            if values.get(Pace.SETTING) == Pace.NORMAL and seconds <= Pace.LONGEST_DELAY:
-                requests[endpoint] = [("CONFIG", "SET", Pace.SETTING, Pace.FAST + seconds, Pace.DELAY, 0)]
+            seconds = int(values.get(pace.DELAY, 0))
+            if values.get(pace.SETTING) == str(pace.NORMAL) and seconds <= pace.LONGEST_DELAY:
+                requests[endpoint] = [
+                    ("CONFIG", "SET", pace.SETTING, pace.interval(len(endpoints), seconds), pace.DELAY, 0)
+                ]
         self._do(requests)
 
     def calm(self, endpoints: Iterable[Endpoint]) -> None:
         """Give servers that are at our pace their own back, and read it back. Raises ValkeyError."""
-        replies = self.fleet.all(endpoints, "CONFIG", "GET", Pace.SETTING)
-        delays = {endpoint: Pace.read(reply) for endpoint, reply in replies.items()}
+        replies = self.fleet.all(endpoints, "CONFIG", "GET", pace.SETTING)
+        delays = {endpoint: pace.read(reply) for endpoint, reply in replies.items()}
         ours = {endpoint: delay for endpoint, delay in delays.items() if delay is not None}
         own = self._timeouts(ours)
         self._do(
             {
-                e: [("CONFIG", "SET", Pace.SETTING, Pace.NORMAL, Pace.DELAY, delay, Pace.TIMEOUT, own[e].lasting)]
+                e: [("CONFIG", "SET", pace.SETTING, pace.NORMAL, pace.DELAY, delay, pace.TIMEOUT, own[e].lasting)]
                 for e, delay in ours.items()
             }
         )
-        for endpoint, reply in self.fleet.all(ours, "CONFIG", "GET", Pace.SETTING).items():
-            if Pace.read(reply) is not None:
-                raise ValkeyError(endpoint, f"{Pace.SETTING} did not go back", f"Set it to {Pace.NORMAL} by CONFIG SET")
+        for endpoint, reply in self.fleet.all(ours, "CONFIG", "GET", pace.SETTING).items():
+            if pace.read(reply) is not None:
+                raise ValkeyError(endpoint, f"{pace.SETTING} did not go back", f"Set it to {pace.NORMAL} by CONFIG SET")
 
     def hasten(self, endpoints: Sequence[Endpoint]) -> None:
         """Let the primaries of a new cluster serve as soon as they know each other.
@@ -219,27 +160,25 @@ class Cluster:
         """
         self._wait_for(lambda: self._not_knowing(endpoints), len(endpoints))
         late = [missing.endpoint for missing in self._not_serving(endpoints)]
-        hurried = {
-            e: t for e, t in self._timeouts(late).items() if t.brief is not None and t.interval < Pace.FAST + Pace.HURRY
-        }
+        hurried = {e: t for e, t in self._timeouts(late).items() if t.brief is not None and not t.hurried}
         if not hurried:
             return
-        self._set_pace({e: (t.interval + Pace.HURRY, t.brief) for e, t in hurried.items()})
+        self._set_pace({e: (t.interval + pace.HURRY, t.brief) for e, t in hurried.items()})
         end = self._clock() + HURRIED_SECONDS
         while self._not_serving(late) and self._clock() < end:
             self._sleep(POLL)
         self._set_pace({e: (t.interval, t.lasting) for e, t in hurried.items()})
 
     def _set_pace(self, wish: Mapping[Endpoint, tuple[int, int | None]]) -> None:
-        self._do({e: [("CONFIG", "SET", Pace.SETTING, i, Pace.TIMEOUT, t)] for e, (i, t) in wish.items()})
+        self._do({e: [("CONFIG", "SET", pace.SETTING, i, pace.TIMEOUT, t)] for e, (i, t) in wish.items()})
 
-    def _timeouts(self, endpoints: Iterable[Endpoint]) -> dict[Endpoint, Timeouts]:
+    def _timeouts(self, endpoints: Iterable[Endpoint]) -> dict[Endpoint, pace.Timeouts]:
         """Return the timeouts of the servers that are at our pace."""
-        questions = [("CONFIG", "GET", Pace.SETTING), ("CONFIG", "GET", Pace.TIMEOUT)]
+        questions = [("CONFIG", "GET", pace.SETTING), ("CONFIG", "GET", pace.TIMEOUT)]
         found = {}
         for endpoint, [interval, timeout] in self.fleet.each(dict.fromkeys(endpoints, questions)).items():
-            if Pace.read(checked(interval)) is not None:
-                found[endpoint] = Timeouts(int(checked(interval)[1]), int(checked(timeout)[1]))
+            if pace.read(checked(interval)) is not None:
+                found[endpoint] = pace.Timeouts(int(checked(interval)[1]), int(checked(timeout)[1]))
         return found
 
     def _calm_quietly(self, endpoint: Endpoint) -> ValkeyError | None:
@@ -472,8 +411,8 @@ def count_keys(fleet: Fleet, endpoint: Endpoint, moves: Iterable[Move]) -> int:
 
 
 def _state(replies: Sequence[Any]) -> State:
-    nodes, info, pace = (checked(reply) for reply in replies)
-    return State(parse_nodes(nodes), parse_server(info), Pace.read(pace))
+    nodes, info, setting = (checked(reply) for reply in replies)
+    return State(parse_nodes(nodes), parse_server(info), pace.read(setting))
 
 
 def _unsettled(sight: Sight) -> str:

@@ -52,7 +52,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class State:
-    """What one server says. pace: its markers of an unfinished formation, see cluster.Pace; None without any.
+    """What one server says. pace: its markers of an unfinished formation, see `pace`; None without any.
 
     held: its number of keys by slot, where that is in doubt (healing.doubtful).
     """

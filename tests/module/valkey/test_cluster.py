@@ -140,7 +140,7 @@ def test_a_formation_killed_at_its_pace_is_finished() -> None:
     with ValkeyServers("8.1", 6, settings={"repl-diskless-sync-delay": "3"}) as servers:
         own = settings(servers)
         process = start("valkey_cluster", arguments(servers))
-        wait_for(lambda: servers.cli(servers.ports[0], "CONFIG", "GET", "cluster-ping-interval").endswith("203"))
+        wait_for(lambda: servers.cli(servers.ports[0], "CONFIG", "GET", "cluster-ping-interval").endswith("210"))
         process.kill()
         process.communicate()
         assert settings(servers) != own
@@ -157,7 +157,7 @@ def test_a_formation_killed_while_timeouts_are_brief_is_finished() -> None:
         run_module("valkey_cluster", arguments(servers))
         assert settings(servers) == own
         for port in servers.ports[:2]:
-            left = ("cluster-ping-interval", "305", "repl-diskless-sync-delay", "0", "cluster-node-timeout", "550")
+            left = ("cluster-ping-interval", "312", "repl-diskless-sync-delay", "0", "cluster-node-timeout", "550")
             assert "OK" in servers.cli(port, "CONFIG", "SET", *left)
         planned = run_module("valkey_cluster", arguments(servers), check=True)
         assert len([line for line in planned["plan"] if "ping interval" in line]) == 2
