@@ -60,11 +60,16 @@ def sql(host: str, statement: str, database: str = DATABASE, port: int = 5432) -
 
 
 def point(leader: str) -> str:
-    """Write one row that belongs to the target and one that does not; return the time between them."""
+    """Write one row that belongs to the target and one that does not; return the time between them, once both are archived."""
     sql(leader, "INSERT INTO marks VALUES (now())")
-    target = sql(leader, "SELECT pg_sleep(0.1); SELECT clock_timestamp(); SELECT pg_sleep(0.1)").splitlines()[1]
-    sql(leader, "INSERT INTO marks VALUES (now()); SELECT pg_switch_wal()")
-    time.sleep(3)
+    target = sql(leader, "SELECT clock_timestamp() FROM pg_sleep(0.1)")
+    sql(leader, "SELECT pg_sleep(0.1); INSERT INTO marks VALUES (now())")
+    segment = sql(leader, "SELECT pg_walfile_name(pg_switch_wal())")
+    deadline = time.monotonic() + LIMIT
+    while sql(leader, f"SELECT coalesce(last_archived_wal, '') >= '{segment}' FROM pg_stat_archiver") != "t":
+        if time.monotonic() > deadline:
+            sys.exit(f"{segment} was not archived")
+        time.sleep(0.2)
     return target
 
 

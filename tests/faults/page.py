@@ -2,14 +2,15 @@
 
     python -m faults.page
 
-Pure but for reading the results and writing the page.
+Trials are kept in tests/faults/results, so that runs of several days and machines add up; the chapter about schedules by chance
+stays as it is where none were run since. Pure but for reading the results and writing them and the page.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from faults import report
@@ -18,7 +19,10 @@ from faults.lab import ROOT
 BENCH = ROOT / ".cache/faults/bench/trials.jsonl"
 FIXED = ROOT / ".cache/faults/fixed/trials.jsonl"
 LONG = ROOT / ".cache/faults/long/results.jsonl"
+KEPT = ROOT / "tests/faults/results/trials.jsonl"
 PAGE = ROOT / "docs/benchmarks/faults.md"
+# What the page needs of a trial.
+FIELDS = ("date", "revision", "load", "cores", "versions", "fault", "start", "healed", "healthy", "gaps", "failed")
 
 # autobase with its defaults on hosts of the same kind (Debian 13, three converged hosts, two cores, a writer through HAProxy
 # every 10 ms), each run in seconds.
@@ -71,28 +75,42 @@ def beside(found: Sequence[Mapping[str, Any]]) -> str:
     return BESIDE + "\n".join(lines) + "\n" + LOSSES
 
 
-def together(bench: Sequence[Mapping[str, Any]], fixed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return what the bench measured, and of the fixed set what the bench has not."""
-    measured = {one["fault"] for one in bench}
-    return [*bench, *(one for one in fixed if one["fault"] not in measured)]
+def together(kept: Sequence[Mapping[str, Any]], fresh: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is kept of trials, and what is fresh and not among them, by fault; runs of one in their order."""
+    found = {
+        (one["fault"], one["date"], one["revision"], one["start"]): {field: one[field] for field in FIELDS}
+        for one in (*kept, *fresh)
+    }
+    return sorted(found.values(), key=lambda one: one["fault"])
 
 
-def page(figures: Sequence[Mapping[str, Any]], schedules: Sequence[Mapping[str, Any]]) -> str:
-    """Return the whole page; parts without results are left out."""
+def page(figures: Sequence[Mapping[str, Any]], chance: str) -> str:
+    """Return the whole page; parts without results are left out. chance: the chapter about schedules."""
     parts = [HEAD]
     if figures:
         parts += [report.figures(figures), WAYS]
     parts.append(beside(figures))
-    if schedules:
-        parts += [CHANCE, report.summary(schedules)]
+    if chance:
+        parts.append(chance)
     return "\n".join(parts)
 
 
+def chance(schedules: Sequence[Mapping[str, Any]], old: str) -> str:
+    """Return the chapter about schedules by chance: of these, or that of the old page where there are none."""
+    if schedules:
+        return f"{CHANCE}\n{report.summary(schedules)}"
+    begin = old.find(CHANCE.splitlines()[0])
+    return old[begin:] if begin >= 0 else ""
+
+
 def main() -> None:
-    """Write the page."""
-    text = page(together(report.records(BENCH), report.records(FIXED)), report.records(LONG))
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"{PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE} is written")
+    """Keep the trials and write the page."""
+    trials = together(report.records(KEPT), [*report.records(BENCH), *report.records(FIXED)])
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text("".join(json.dumps(one) + "\n" for one in trials), encoding="utf-8")
+    old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    PAGE.write_text(page(trials, chance(report.records(LONG), old)), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} is written")
 
 
 if __name__ == "__main__":
