@@ -86,3 +86,8 @@ def test_timing_is_that_of_the_profile(lab: Lab, node: str, setting: str) -> Non
     process = lab.hosts[node].check_output("systemctl show --property=MainPID --value etcd.service")
     variables = lab.hosts[node].check_output("tr '\\0' '\\n' < /proc/%s/environ", process).replace('"', "")
     assert f"ETCD_{setting}" in variables.splitlines()
+
+
+def test_a_member_is_stopped_at_once(lab: Lab, node: str) -> None:
+    """One that shuts down in good order answers Patroni with what it takes for final: its primary would step down."""
+    assert lab.hosts[node].check_output("systemctl show --property=KillSignal --value etcd.service") == "9"
