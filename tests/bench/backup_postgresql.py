@@ -125,7 +125,7 @@ def basebackup(leader: str) -> tuple[float, float, float]:
         "port": str(PORT),
         "listen_addresses": "",
         "archive_mode": "off",
-        "restore_command": 'pgbackrest --stanza=lab archive-get %f "%p"',
+        "restore_command": f'pgbackrest --stanza=lab --pg1-path={FOLDER}-data archive-get %f "%p"',
         "recovery_target_time": target,
         "recovery_target_action": "promote",
         "hba_file": f"{FOLDER}-data/pg_hba.conf",
@@ -155,8 +155,10 @@ def basebackup(leader: str) -> tuple[float, float, float]:
             )
             if told.stdout.strip() == "f":
                 break
-            if time.monotonic() > deadline:
-                sys.exit(on(leader, "tail", f"{FOLDER}-log"))
+            status = ["docker", "exec", f"{LAB}-{leader}", *user, f"{tool}/pg_ctl", "-D", f"{FOLDER}-data", "status"]
+            ended = subprocess.run(status, capture_output=True, check=False).returncode != 0
+            if ended or time.monotonic() > deadline:
+                sys.exit(on(leader, "tail", "-n", "20", f"{FOLDER}-log"))
             time.sleep(0.1)
         ready = time.monotonic() - begin
         rows = int(sql(leader, "SELECT count(*) FROM marks", port=PORT))
