@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import urllib.error
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parents[3] / "roles" / "patroni" / "files" / "etcd_leader_away.py"
 HOSTS = ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
 CONFIG = {
     "restapi": {"connect_address": "192.0.2.11:8008", "cafile": "ca", "certfile": "pem"},
@@ -45,12 +43,8 @@ class Etcd:
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("etcd_leader_away", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    spec.loader.exec_module(module)
+def program(monkeypatch: pytest.MonkeyPatch, load: Callable[[str], ModuleType]) -> ModuleType:
+    module = load("etcd_leader_away")
     monkeypatch.setattr(module, "opener", lambda ca, client: None)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
     return module

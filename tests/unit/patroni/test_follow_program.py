@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import EtcdError
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.keys import Entry
 
-PROGRAM = Path(__file__).parents[3] / "roles/patroni/files/patroni_follow.py"
 MEMBERS = {f"members/node{n}": json.dumps({"conn_url": f"postgres://[fd00::1{n}]:5433/postgres"}) for n in (1, 2, 3)}
 
 
@@ -37,15 +35,10 @@ class Store:
 
 
 @pytest.fixture(name="program")
-def _program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def _program(monkeypatch: pytest.MonkeyPatch, load: Callable[[str], ModuleType]) -> ModuleType:
     """The program; psycopg stands for psycopg2, which has the same calls."""
     monkeypatch.setitem(sys.modules, "psycopg2", psycopg)
-    spec = importlib.util.spec_from_file_location("patroni_follow", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("patroni_follow")
 
 
 @pytest.fixture(name="followed")

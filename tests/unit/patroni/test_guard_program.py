@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-PROGRAM = Path(__file__).parents[3] / "roles/patroni/files/patroni_guard.py"
-
 
 @pytest.fixture(name="program")
-def _program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("patroni_guard", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "patroni_guard", module)
-    spec.loader.exec_module(module)
-    return module
+def _program(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("patroni_guard")
 
 
 def test_a_folder_in_use_is_written_to(program: ModuleType, tmp_path: Path) -> None:
