@@ -42,7 +42,7 @@ def interval(nodes: int, delay: int) -> int:
 def _rest(value: int) -> int | None:
     """Return what an interval of ours tells beside its step, None for another one."""
     rest = value % STEP - MARK
-    ours = STEP <= value < (STEPS + 1) * STEP and 0 <= rest % HURRY <= LONGEST_DELAY and rest >= 0
+    ours = STEP <= value < (STEPS + 1) * STEP and rest >= 0 and rest % HURRY <= LONGEST_DELAY
     return rest if ours else None
 
 
