@@ -69,6 +69,7 @@ def point(leader: str) -> str:
     while sql(leader, f"SELECT coalesce(last_archived_wal, '') >= '{segment}' FROM pg_stat_archiver") != "t":
         if time.monotonic() > deadline:
             sys.exit(f"{segment} was not archived")
+        # Only this view tells that a segment is archived; each look starts a process on the host.
         time.sleep(0.2)
     return target
 

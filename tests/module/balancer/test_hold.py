@@ -92,6 +92,7 @@ class Balancer:
                 socket.create_connection(("127.0.0.1", self._front)).close()
                 return self
             assert time.monotonic() < deadline, "HAProxy did not start"
+            # A port that is not open yet refuses at once: without a rest this would take the core that HAProxy starts on.
             time.sleep(0.02)
 
     def __exit__(self, *_error: object) -> None:
@@ -119,6 +120,7 @@ def waits(balancer: Balancer, act: Callable[[], object]) -> float:
     found: list[float] = []
     thread = threading.Thread(target=lambda: found.append(balancer.connect()))
     thread.start()
+    # Time in which a connection that is not held would have been answered many times over.
     time.sleep(0.5)
     assert not found
     begun = time.monotonic()
