@@ -16,6 +16,7 @@ description:
   - Each call does one step of C(restore_postgresql.yml). A step that is done already does nothing, so that an interrupted restore goes
     on where it stopped.
   - How far a restore is stands in O(state_file) on the host that is restored.
+  - Steps on one host wait for each other, so that a step that goes on after its run was killed meets no second one.
   - Nothing is deleted but by O(step=cleanup). The old data directory is kept beside the new one as C(<data_dir>.before-<id>).
 options:
   step:
@@ -90,7 +91,7 @@ options:
         type: str
         required: true
   timeout:
-    description: Seconds that recovery may take.
+    description: Seconds that recovery may take, and that a step waits for one that a killed run has left at work.
     type: int
     default: 3600
   id:
@@ -138,6 +139,7 @@ kept:
   returned: O(step=look) and O(step=cleanup)
 """
 
+import fcntl
 import glob
 import json
 import os
@@ -165,7 +167,25 @@ class Restore:
         self.module = module
         self.params = module.params
         self.data_dir: str = module.params["data_dir"]
+        self.lock = self._acquire()
         self.state = self._load()
+
+    def _acquire(self) -> int:
+        """Wait for a step that a killed run has left at work here. Returns the descriptor that holds the lock."""
+        folder = os.path.dirname(self.params["state_file"])
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        deadline = time.monotonic() + self.params["timeout"]
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StepError(
+                        f"a step of an earlier run is still at work after {self.params['timeout']} s (restore_timeout): "
+                        f"see who it is with: fuser -v {folder}"
+                    ) from None
+            time.sleep(POLL_SECONDS)
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -185,14 +205,16 @@ class Restore:
             os.fsync(stream.fileno())
         os.replace(temporary, self.params["state_file"])
 
-    def _run(self, *command: str) -> tuple[int, str, str]:
-        return self.module.run_command(["runuser", "--user", "postgres", "--", *command], cwd="/")
+    def _run(self, *command: str, keep: tuple[int, ...] = ()) -> tuple[int, str, str]:
+        """Run a command as postgres. keep: descriptors that it holds, too."""
+        return self.module.run_command(["runuser", "--user", "postgres", "--", *command], cwd="/", pass_fds=keep)
 
     def _program(self, name: str) -> str:
         return os.path.join(self.params["bin_dir"], name)
 
     def _pgbackrest(self, *arguments: str) -> tuple[int, str, str]:
-        return self._run("pgbackrest", f"--stanza={self.params['stanza']}", *arguments)
+        # Where this module is killed pgBackRest goes on, and with it the lock.
+        return self._run("pgbackrest", f"--stanza={self.params['stanza']}", *arguments, keep=(self.lock,))
 
     def _kept(self) -> list[str]:
         found = glob.glob(f"{glob.escape(self.data_dir)}.before-*") + glob.glob(
@@ -218,7 +240,8 @@ class Restore:
     def look(self) -> dict[str, Any]:
         """Tell what is there."""
         folder = self.data_dir
-        if not os.path.exists(os.path.join(folder, "PG_VERSION")):
+        # pgBackRest writes the control file last: without it there is nothing whole.
+        if not os.path.exists(os.path.join(folder, "global", "pg_control")):
             before = sorted(glob.glob(f"{glob.escape(self.data_dir)}.before-*"))
             folder = before[-1] if before else ""
         state = self._control(folder)["Database cluster state"] if folder else ""
@@ -338,12 +361,15 @@ class Restore:
                 {"database": "postgres", "query": "SELECT pg_walfile_name(pg_current_wal_lsn()), pg_current_wal_lsn()"}
             ).split("|")
         finally:
-            if self._runs():
-                code, out, err = self._run(self._program("pg_ctl"), "-D", self.data_dir, "-m", "fast", "-w", "stop")
-                if code:
-                    raise StepError(f"PostgreSQL does not stop: {out.strip()} {err.strip()}")
+            self._stop()
         self._save(reached="proved", new_timeline=repository.timeline_of(timeline), position=position)
         return {"changed": True}
+
+    def _stop(self) -> None:
+        if self._runs():
+            code, out, err = self._run(self._program("pg_ctl"), "-D", self.data_dir, "-m", "fast", "-w", "stop")
+            if code:
+                raise StepError(f"PostgreSQL does not stop: {out.strip()} {err.strip()}")
 
     def _ask(self, probe: dict[str, str]) -> str:
         command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", self.params["socket_dir"]]
@@ -397,10 +423,10 @@ class Restore:
         kept, restored = self._aside(), f"{self.data_dir}.restored-{self.params['id']}"
         if not os.path.exists(kept):
             return {"changed": False}
-        if os.path.exists(self.data_dir) and self._runs():
-            raise StepError(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
         if not self.module.check_mode:
             if os.path.exists(self.data_dir):
+                # Patroni is stopped: what runs here is what a killed `prove` left.
+                self._stop()
                 os.rename(self.data_dir, restored)
             os.rename(kept, self.data_dir)
         return {"changed": True}

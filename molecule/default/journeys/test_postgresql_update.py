@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import killed_playbook
 import newer_packages
 import pytest
 from lab_access import (
-    BIN,
-    INVENTORY,
-    ROOT,
     Lab,
     ansible_playbook,
     eventually,
@@ -192,27 +187,11 @@ def test_a_whole_update_costs_clients_a_wait_and_nothing_else(lab: Lab) -> None:
 def test_a_killed_update_goes_on(lab: Lab) -> None:
     """Killed at random points, also between upgrade and restart; the next runs finish, and clients see none of it."""
     newer_packages.offer(containers(lab), ["etcd-server", "etcd-client", "postgresql-17"], NEWEST)
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance = killed_playbook.chance()
     tags = ["--tags", "etcd,patroni"]
     with Pgbench(lab, "prepared") as prepared:
         for _kill in range(KILLS):
-            process = subprocess.Popen(
-                [BIN / "ansible-playbook", "--inventory", INVENTORY, UPDATE, *tags],
-                cwd=ROOT,
-                env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            after = chance.uniform(20, 80)
-            time.sleep(after)
-            killed = process.poll() is None
-            if killed:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            print(f"{'killed' if killed else 'ended'} after {after:.0f} s")
+            print(killed_playbook.kill(chance.uniform(20, 80), UPDATE, *tags))
         done = ansible_playbook(UPDATE, *tags)
         assert done.returncode == 0, failures(done)
     print(f"{prepared.transactions} transactions, {prepared.failed} failed, longest {prepared.longest():.2f} s")

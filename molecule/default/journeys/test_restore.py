@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
 
+import killed_playbook
 import psycopg
 import pytest
-from lab_access import Lab, ansible_playbook, eventually, outcome, patroni_leader, patroni_members, psql
+from lab_access import Lab, ansible_playbook, eventually, failures, outcome, patroni_leader, patroni_members, psql
 
 RUNS = int(os.environ.get("HOLDFAST_RESTORES", "3"))
+KILLS = int(os.environ.get("HOLDFAST_KILLS", "10"))
+PLAYBOOK = "playbooks/restore_postgresql.yml"
+STATE = "/var/lib/postgresql/holdfast-restore.json"
 TABLE = "restored"
+# What is killed with the playbook: processes whose whole command line is like this. What is not killed goes on.
+WITH = {
+    "alone": "",
+    "with its modules": "^/usr/bin/python3$",
+    "with its modules and pgBackRest": "^/usr/bin/python3$|pgbackrest .*restore$",
+}
 
 
 @contextlib.contextmanager
@@ -67,6 +78,43 @@ def target(lab: Lab, kind: str, name: str) -> str:
     return found
 
 
+def words(*options: str) -> list[str]:
+    """Return the playbook's arguments."""
+    return [word for option in ("confirm_restore=lab", *options) for word in ("--extra-vars", option)]
+
+
+def play(*options: str) -> None:
+    """Run the playbook to its good end."""
+    done = ansible_playbook(PLAYBOOK, *words(*options))
+    assert done.returncode == 0, failures(done)
+
+
+def rows(lab: Lab, name: str) -> str:
+    """Return which of the rows before and after a target there are."""
+    return sql(lab, f"SELECT string_agg(name, ',' ORDER BY name DESC) FROM {TABLE} WHERE name LIKE '{name}%'")
+
+
+def all_follow(lab: Lab) -> int:
+    """Wait until all members are on one timeline and stream; return it."""
+    members = eventually(
+        lambda: patroni_members(lab),
+        lambda found: (
+            {item["State"] for item in found} == {"running", "streaming"} and len({item["TL"] for item in found}) == 1
+        ),
+        120,
+    )
+    assert len({member["TL"] for member in members}) == 1, members
+    return int(members[0]["TL"] or 0)
+
+
+def unchanged() -> None:
+    """The cluster is as the inventory says; what restores kept is given up."""
+    done = ansible_playbook("playbooks/site.yml")
+    assert done.returncode == 0, failures(done)
+    assert {host: told["changed"] for host, told in outcome(done)["stats"].items() if told["changed"]} == {}
+    play("restore_action=cleanup")
+
+
 @pytest.mark.parametrize("run", range(RUNS))
 @pytest.mark.parametrize("kind", ["time", "lsn", "xid", "name"])
 def test_the_cluster_is_taken_to_a_point_between_two_transactions(lab: Lab, kind: str, run: int) -> None:
@@ -75,34 +123,55 @@ def test_the_cluster_is_taken_to_a_point_between_two_transactions(lab: Lab, kind
         lab.backup.check_output("holdfast-backup now --engines postgresql --type diff")
         point = target(lab, kind, name)
         begun = time.monotonic()
-        options = ["confirm_restore=lab", f"restore_type={kind}", f'restore_target="{point}"']
-        words = [word for option in options for word in ("--extra-vars", option)]
-        done = ansible_playbook("playbooks/restore_postgresql.yml", *words)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+        play(f"restore_type={kind}", f'restore_target="{point}"')
         seconds = time.monotonic() - begun
-        rows = sql(lab, f"SELECT string_agg(name, ',' ORDER BY name) FROM {TABLE} WHERE name LIKE '{name}%'")
-        assert rows == f"{name} before"
-        members = eventually(
-            lambda: patroni_members(lab),
-            lambda found: (
-                {item["State"] for item in found} == {"running", "streaming"}
-                and len({item["TL"] for item in found}) == 1
-            ),
-            120,
-        )
-        assert len({member["TL"] for member in members}) == 1, members
+        assert rows(lab, name) == f"{name} before"
+        timeline = all_follow(lab)
         for host in lab.hosts.values():
             count = f"SELECT count(*) FROM {TABLE} WHERE name = '{name} before'"
             assert psql(host, count, "orderdb") == "1"
-        print(f"{kind} {point}: {seconds:.0f} s, timeline {members[0]['TL']}")
-    done = ansible_playbook("playbooks/site.yml")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert {host: told["changed"] for host, told in outcome(done)["stats"].items() if told["changed"]} == {}
-    cleanup = ansible_playbook(
-        "playbooks/restore_postgresql.yml",
-        "--extra-vars",
-        "confirm_restore=lab",
-        "--extra-vars",
-        "restore_action=cleanup",
-    )
-    assert cleanup.returncode == 0, cleanup.stdout[-3000:]
+        print(f"{kind} {point}: {seconds:.0f} s, timeline {timeline}")
+    unchanged()
+
+
+def kill_at_random(lab: Lab, chance: random.Random, longest: float, *options: str) -> bool:
+    """Kill the playbook, alone or with what it has at work on the hosts; return whether it had ended before."""
+    killed = killed_playbook.kill(chance.uniform(4, longest), PLAYBOOK, *words(*options))
+    also = chance.choice(list(WITH))
+    if WITH[also] and not killed.ended:
+        for host in lab.hosts.values():
+            host.run("pkill --signal KILL --full %s", WITH[also])
+    print(f"{killed}, {also}")
+    return killed.ended
+
+
+def test_killed_restores_go_on(lab: Lab) -> None:
+    chance = killed_playbook.chance()
+    kills = 0
+    while kills < KILLS:
+        name = f"killed{int(time.time())}"
+        lab.backup.check_output("holdfast-backup now --engines postgresql --type diff")
+        options = ["restore_type=time", f'restore_target="{target(lab, "time", name)}"']
+        while kills < KILLS and not kill_at_random(lab, chance, 70, *options):
+            kills += 1
+        play(*options)
+        assert rows(lab, name) == f"{name} before"
+        print(f"restored after {kills} kills, timeline {all_follow(lab)}")
+        unchanged()
+
+
+def test_a_killed_restore_goes_back(lab: Lab) -> None:
+    chance = killed_playbook.chance()
+    name = f"back{int(time.time())}"
+    lab.backup.check_output("holdfast-backup now --engines postgresql --type diff")
+    options = ["restore_type=time", f'restore_target="{target(lab, "time", name)}"']
+    begun = False
+    while not begun:
+        assert not kill_at_random(lab, chance, 45, *options)
+        begun = any(
+            host.file(STATE).exists and "done" not in host.file(STATE).content_string for host in lab.hosts.values()
+        )
+    play("restore_action=back")
+    assert rows(lab, name) == f"{name} before,{name} after"
+    all_follow(lab)
+    unchanged()

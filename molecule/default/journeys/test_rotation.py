@@ -7,10 +7,8 @@ client of the Valkey cluster.
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -20,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import killed_playbook
 import psycopg
 import pytest
-from lab_access import BIN, INVENTORY, ROOT, Lab, ansible_playbook, failures, outcome
+from lab_access import ROOT, Lab, ansible_playbook, failures, outcome
 from sql_load import Load
 
 sys.path.insert(0, str(ROOT / "tests/module"))
@@ -286,35 +285,16 @@ def test_passwords_rotate(lab: Lab) -> None:
     check()
 
 
-def kill_at_random(chance: random.Random, *arguments: str) -> float:
-    """Start a playbook and kill it; return after how many seconds."""
-    process = subprocess.Popen(
-        [BIN / "ansible-playbook", "--inventory", INVENTORY, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    after = chance.uniform(5, 60)
-    time.sleep(after)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return after
-
-
 @pytest.mark.parametrize(
     "arguments",
     [(CERTIFICATES, "--extra-vars", "rotate_certificates_ca=begin"), (PASSWORDS, "--tags", "postgresql")],
     ids=["certificates", "passwords"],
 )
 def test_a_killed_rotation_goes_on(lab: Lab, arguments: tuple[str, ...]) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance = killed_playbook.chance()
     with clients(lab, logins=False):
         for _kill in range(KILLS):
-            print(f"killed after {kill_at_random(chance, *arguments):.1f} s")
+            print(killed_playbook.kill(chance.uniform(5, 60), *arguments))
         if arguments[0] == PASSWORDS:
             rotate_passwords(*arguments[1:])
             play(*arguments, "--extra-vars", "rotate_passwords_finish=true")

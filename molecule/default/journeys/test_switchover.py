@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 import statistics
-import subprocess
 import time
 
+import killed_playbook
 import pytest
-from lab_access import BIN, INVENTORY, ROOT, Lab, ansible_playbook, eventually, failures, outcome, patroni_leader
+from lab_access import Lab, ansible_playbook, eventually, failures, outcome, patroni_leader
 from pgbench import Pgbench
 from sql_load import Load
 
@@ -76,26 +74,13 @@ def test_switchovers_cost_clients_a_wait_and_nothing_else(lab: Lab, prepared: bo
 
 
 def test_a_killed_playbook_leaves_pools_that_serve(lab: Lab) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance = killed_playbook.chance()
     with Load(lab, prepared=True) as load:
         for _kill in range(KILLS):
-            process = subprocess.Popen(
-                [BIN / "ansible-playbook", "--inventory", INVENTORY, PLAYBOOK],
-                cwd=ROOT,
-                env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            after = chance.uniform(2, 12)
-            time.sleep(after)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            print(killed_playbook.kill(chance.uniform(2, 12), PLAYBOOK))
             killed = time.time()
             states = eventually(lambda: pools(lab), all_serve, HOLD_SECONDS + SPARE_SECONDS)
-            print(f"killed after {after:.1f} s, pools serve {time.time() - killed:.1f} s later")
+            print(f"pools serve {time.time() - killed:.1f} s later")
             assert all_serve(states), states
             for host in lab.hosts.values():
                 left = eventually(
