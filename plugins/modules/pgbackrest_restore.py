@@ -154,6 +154,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest im
 
 POLL_SECONDS = 0.5
 LOG_LINES = 15
+AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL", "--")
 
 
 class StepError(Exception):
@@ -167,18 +168,18 @@ class Restore:
         self.module = module
         self.params = module.params
         self.data_dir: str = module.params["data_dir"]
-        self.lock = self._acquire()
+        self._lock()
         self.state = self._load()
 
-    def _acquire(self) -> int:
-        """Wait for a step that a killed run has left at work here. Returns the descriptor that holds the lock."""
+    def _lock(self) -> None:
+        """Wait for a step that a killed run has left at work here. The kernel lets the lock go with this process."""
         folder = os.path.dirname(self.params["state_file"])
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         deadline = time.monotonic() + self.params["timeout"]
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor
+                return
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StepError(
@@ -205,16 +206,15 @@ class Restore:
             os.fsync(stream.fileno())
         os.replace(temporary, self.params["state_file"])
 
-    def _run(self, *command: str, keep: tuple[int, ...] = ()) -> tuple[int, str, str]:
-        """Run a command as postgres. keep: descriptors that it holds, too."""
-        return self.module.run_command(["runuser", "--user", "postgres", "--", *command], cwd="/", pass_fds=keep)
+    def _run(self, *command: str) -> tuple[int, str, str]:
+        """Run a command as postgres; it ends with this module, also where that is killed."""
+        return self.module.run_command([*AS_POSTGRES, *command], cwd="/")
 
     def _program(self, name: str) -> str:
         return os.path.join(self.params["bin_dir"], name)
 
     def _pgbackrest(self, *arguments: str) -> tuple[int, str, str]:
-        # Where this module is killed pgBackRest goes on, and with it the lock.
-        return self._run("pgbackrest", f"--stanza={self.params['stanza']}", *arguments, keep=(self.lock,))
+        return self._run("pgbackrest", f"--stanza={self.params['stanza']}", *arguments)
 
     def _kept(self) -> list[str]:
         found = glob.glob(f"{glob.escape(self.data_dir)}.before-*") + glob.glob(

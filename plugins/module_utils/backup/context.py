@@ -96,14 +96,17 @@ def run(
 ) -> str:
     """Run a program to its end; return what it printed. Raises BackupError with the program's own words.
 
+    It ends with this process, also where that is killed: the next run finds nobody at work.
     Parameters: user it runs as, root where empty; environment in addition; seconds it may take; given, its standard input;
     what, words for the error instead of the command's name.
     """
     name = what or os.path.basename(command[0])
     extra: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
+    if shutil.which(command[0]) is None:
+        raise BackupError(f"{name}: {command[0]} is not installed here")
     try:
         done = subprocess.run(
-            command,
+            ["setpriv", "--pdeathsig=KILL", "--", *command],
             capture_output=True,
             text=True,
             errors="replace",
@@ -115,8 +118,6 @@ def run(
             env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
             **extra,
         )
-    except FileNotFoundError as error:
-        raise BackupError(f"{name}: {command[0]} is not installed here") from error
     except subprocess.TimeoutExpired as error:
         raise BackupError(f"{name} was ended after {seconds:.0f} s") from error
     except (OSError, subprocess.SubprocessError) as error:
