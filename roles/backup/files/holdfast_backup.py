@@ -24,6 +24,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job, JobError
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.retention import RuleError
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import parse_wish
 
 
 def job_of(options: argparse.Namespace) -> Job:
@@ -108,7 +109,7 @@ def fetch(host: Context, options: argparse.Namespace) -> object:
 def restore_logical(host: Context, options: argparse.Namespace) -> object:
     """Restore a dump, or one database or table of a physical backup."""
     runner.end_on_signals()
-    wish = restore.parse_wish(json.loads(sys.stdin.read()))
+    wish = parse_wish(json.loads(sys.stdin.read()))
     with context.lock(runner.STORE, 600, "restore", shared=True), context.lock("restore", 5, "restore"):
         return restore.run(host, wish, check=options.check)
 
