@@ -69,10 +69,8 @@ path:
   returned: always
 """
 
-import contextlib
 import glob
 import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.apt.sources import (
@@ -84,6 +82,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.apt.sources i
     render,
     suite_beside,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 
 APT = "/etc/apt"
 
@@ -101,20 +100,6 @@ def read_sources(without: str) -> list[Source]:
             elif name.endswith(".sources"):
                 sources += parse_deb822(text)
     return sources
-
-
-def write(path: str, content: str) -> None:
-    """Write the file whole or not at all, readable by all."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            os.fchmod(handle, 0o644)
-            stream.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def wishes(module: AnsibleModule) -> dict[str, str]:
@@ -140,7 +125,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
         if found != content:
             diffs.append({"before": found, "after": content, "before_header": path, "after_header": path})
             if not module.check_mode:
-                write(path, content)
+                replace_file(path, content, mode=0o644)
     source = module.params["path"]
     return {"changed": bool(diffs), "path": source if source in wished else "", "diff": diffs}
 

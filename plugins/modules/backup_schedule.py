@@ -143,9 +143,10 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, jobs, store
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, jobs
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job, JobError
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
 
 
 def judge(module: AnsibleModule) -> list[Job]:
@@ -163,21 +164,12 @@ def judge(module: AnsibleModule) -> list[Job]:
     return wanted
 
 
-def read(path: str) -> str:
-    """Return the content of a file, empty where there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-
-
 def present(unit_dir: str) -> dict[str, str]:
     """Return the units of jobs that are there, content by path. Units of that name that others wrote are not taken."""
     found = {}
     for name in sorted(os.listdir(unit_dir)):
         if name.startswith(jobs.PREFIX) and name.endswith((".service", ".timer")):
-            text = read(os.path.join(unit_dir, name))
+            text = read_text(os.path.join(unit_dir, name))
             if text.startswith(jobs.MARK):
                 found[os.path.join(unit_dir, name)] = text
     return found
@@ -229,8 +221,8 @@ def act(module: AnsibleModule, wishes: dict[str, str], removed: list[str], start
             os.unlink(f"/var/lib/systemd/timers/stamp-{timer}")
     for path, text in wishes.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        if read(path) != text:
-            store.write(path, text, 0o644)
+        if read_text(path) != text:
+            replace_file(path, text, mode=0o644)
     systemctl(module, "daemon-reload")
     for name in started:
         systemctl(module, "enable", f"{jobs.PREFIX}{name}.timer")
@@ -248,7 +240,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
         for path, text in jobs.units(wanted, params["program"], params["writable"]).items()
     }
     wishes[params["jobs_file"]] = jobs.dump(wanted, since(params["jobs_file"], wanted))
-    before = {path: read(path) for path in {*wishes, *found}}
+    before = {path: read_text(path) for path in {*wishes, *found}}
     differing = [path for path, text in wishes.items() if before[path] != text]
     names = [job.name for job in wanted]
     removed = sorted({job_of(path) for path in found} - set(names))

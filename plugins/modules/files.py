@@ -88,16 +88,15 @@ reasons:
   sample: {/etc/example/example.conf: [content differs]}
 """
 
-import contextlib
 import grp
 import os
 import pwd
 import stat
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import (
     Difference,
     FileWish,
@@ -183,7 +182,7 @@ def write(wish: FileWish, difference: Difference, judge: Callable[[str], None]) 
     if wish.content is None:
         _make_folder(wish, user, group)
     elif difference.rewrite:
-        _replace(wish, user, group, judge)
+        replace_file(wish.path, wish.content or "", mode=wish.mode, uid=user, gid=group, judge=judge)
     else:
         os.chown(wish.path, user, group)
         os.chmod(wish.path, wish.mode)
@@ -194,23 +193,6 @@ def _make_folder(wish: FileWish, user: int, group: int) -> None:
         os.mkdir(wish.path, 0o700)
     os.chown(wish.path, user, group)
     os.chmod(wish.path, wish.mode)
-
-
-def _replace(wish: FileWish, user: int, group: int, judge: Callable[[str], None]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(wish.path), prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchown(handle, user, group)
-            os.fchmod(handle, wish.mode)
-            stream.write((wish.content or "").encode())
-            stream.flush()
-            os.fsync(handle)
-        judge(temporary)
-        os.replace(temporary, wish.path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def judge_of(module: AnsibleModule, path: str, command: list[str] | None) -> Callable[[str], None]:

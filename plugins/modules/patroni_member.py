@@ -96,12 +96,12 @@ seconds:
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.member import (
@@ -181,7 +181,14 @@ def pause(client: Client, _before: Member, params: dict[str, Any]) -> Member:
 
 def tag(client: Client, _before: Member, params: dict[str, Any]) -> Member:
     """Write the tags, reload, and wait until the member tells them. Raises MemberError, PatroniError and OSError."""
-    replace_file(params["config_file"], with_tags(read_file(params["config_file"]), params["tags"]))
+    found = os.stat(params["config_file"])
+    replace_file(
+        params["config_file"],
+        with_tags(read_file(params["config_file"]), params["tags"]),
+        mode=found.st_mode & 0o7777,
+        uid=found.st_uid,
+        gid=found.st_gid,
+    )
     client.post("/reload", {}, params["timeout"])
     wanted = effective_tags(params["tags"])
     return await_member(
@@ -193,21 +200,6 @@ def read_file(path: str) -> str:
     """Return the content of a file."""
     with open(path, encoding="utf-8") as stream:
         return stream.read()
-
-
-def replace_file(path: str, text: str) -> None:
-    """Replace a file as a whole, with its owner and mode."""
-    found = os.stat(path)
-    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            os.fchown(handle, found.st_uid, found.st_gid)
-            os.fchmod(handle, found.st_mode & 0o7777)
-            stream.write(text)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
 
 
 def is_done(client: Client, member: Member, params: dict[str, Any]) -> bool:

@@ -150,6 +150,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository
 
 POLL_SECONDS = 0.5
@@ -199,12 +200,7 @@ class Restore:
 
     def _save(self, **changes: Any) -> None:
         self.state = {**self.state, **changes}
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(self.params["state_file"]))
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(self.state, stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, self.params["state_file"])
+        replace_file(self.params["state_file"], json.dumps(self.state, indent=2), mode=0o600)
 
     def _run(self, *command: str) -> tuple[int, str, str]:
         """Run a command as postgres; it ends with this module, also where that is killed."""

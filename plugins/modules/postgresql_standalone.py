@@ -121,10 +121,10 @@ settings:
 import json
 import os
 import pwd
-import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.standalone import (
     ACCEPTABLE,
     OWN_MARK,
@@ -221,7 +221,7 @@ class Standalone:
     @property
     def adopted(self) -> bool:
         """Whether we keep it from being started."""
-        return read(self.start_file) == DISABLED
+        return read_text(self.start_file) == DISABLED
 
     def systemctl(self, verb: str) -> None:
         """Start or stop its unit."""
@@ -230,26 +230,12 @@ class Standalone:
         self._run([systemctl, verb, f"postgresql@{self._version}-{self._name}.service"])
 
 
-def read(path: str) -> str:
-    """Return what is in a file, empty where it is missing."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return ""
-
-
 def write(path: str, text: str, mode: int) -> bool:
     """Replace a file of PostgreSQL's user; return whether that changed it."""
-    if read(path) == text:
+    if read_text(path) == text:
         return False
     user = pwd.getpwnam(USER)
-    handle, beside = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".holdfast-")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        os.fchown(stream.fileno(), user.pw_uid, user.pw_gid)
-        os.fchmod(stream.fileno(), mode)
-    os.replace(beside, path)
+    replace_file(path, text, mode=mode, uid=user.pw_uid, gid=user.pw_gid)
     return True
 
 
@@ -294,9 +280,9 @@ def followable(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
         f"ssl_cert_file = '{certificate}'\nssl_key_file = '{certificate}'\nwal_keep_size = 1GB\n"
     )
     hba_file = server.settings["hba_file"]
-    wished = with_block(read(hba_file), lines)
+    wished = with_block(read_text(hba_file), lines)
     drop_in_file = os.path.join(standalone.folder, "conf.d", "holdfast-adopt.conf")
-    changed = server.replicator is None or read(hba_file) != wished or read(drop_in_file) != drop_in
+    changed = server.replicator is None or read_text(hba_file) != wished or read_text(drop_in_file) != drop_in
     if changed and not module.check_mode:
         password = module.params["password"].replace("'", "''")
         verb = "CREATE" if server.replicator is None else "ALTER"

@@ -123,11 +123,11 @@ skipped_by_condition:
 import glob
 import hashlib
 import os
-import tempfile
 import time
 from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit import (
     PROPERTIES,
     SEARCH_PATH,
@@ -240,10 +240,7 @@ def write_record(name: str, record: Record | None) -> None:
             os.unlink(path)
         return
     os.makedirs(RECORDS, mode=0o700, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=RECORDS, prefix=".new-")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(record.to_json())
-    os.replace(temporary, path)
+    replace_file(path, record.to_json(), mode=0o600)
 
 
 def reload_manager_for_new_unit(systemd: Systemd, status: Status, check_mode: bool) -> Status:

@@ -190,17 +190,14 @@ running:
 """
 
 import grp
-import hashlib
-import json
 import os
 import pwd
 import re
-import tempfile
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config import (
     ConfigError,
     Plan,
@@ -213,18 +210,14 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config
     masked_acl,
     parse_config,
     parse_size,
-    refused_for_ever,
     render_setting,
     same,
     share_memory,
     unknown_settings,
     version_numbers,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import (
-    LocalServer,
-    NotRunningError,
-    ReplyError,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import NotRunningError, ReplyError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.running import Server, digest
 
 # Settings whose values stay out of results.
 SECRET_SETTINGS = frozenset(
@@ -233,8 +226,6 @@ SECRET_SETTINGS = frozenset(
 TLS_FILES = ("tls-cert-file", "tls-key-file", "tls-ca-cert-file")
 # What waits for a restart beside settings: a program that is newer on disk.
 PROGRAM = "program"
-# File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
-CLOCK_GRAIN = 0.05
 
 
 @dataclass
@@ -284,73 +275,6 @@ class Instance:
         }
 
 
-@dataclass
-class Memory:
-    """What a running server has loaded, as far as this module knows; valid for one process of the server.
-
-    removed: settings that left the file since the process started. files: digests of the files it loaded, by path.
-    acl: digest of its ACL after the last load.
-    """
-
-    run_id: str
-    removed: list[str] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
-    acl: str = ""
-
-
-def memory_path(module: AnsibleModule, port: int) -> str:
-    """Return where the memory of an instance is kept."""
-    return os.path.join(module.params["run_dir"], f"{port}.json")
-
-
-def read_memory(path: str, run_id: str) -> Memory:
-    """Return what is remembered of this process of a server; nothing if it is another process now."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            memory = Memory(**json.load(stream))
-    except FileNotFoundError:
-        return Memory(run_id)
-    return memory if memory.run_id == run_id else Memory(run_id)
-
-
-def write_memory(path: str, memory: Memory) -> None:
-    """Remember; a killed run leaves the old memory or the new one."""
-    text = json.dumps(vars(memory), sort_keys=True)
-    if read_text(path) != text:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        replace_file(path, text, 0o600, -1, -1)
-
-
-def digest(text: str | bytes) -> str:
-    """Return the SHA-256 of a text, hexadecimal."""
-    return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).hexdigest()
-
-
-def read_text(path: str) -> str:
-    """Return the content of a file, nothing if it is not there."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return ""
-
-
-def replace_file(path: str, text: str, mode: int, uid: int, gid: int) -> None:
-    """Write a whole file or none. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), mode)
-            os.fchown(stream.fileno(), uid, gid)
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def total_memory() -> int:
     """Return the bytes of memory that this host may use: its own, or less where its control group is limited."""
     with open("/proc/meminfo", encoding="ascii") as stream:
@@ -362,12 +286,6 @@ def total_memory() -> int:
     return total
 
 
-def process_start(pid: int) -> float:
-    """Return when a process started, seconds since the epoch (proc(5): stat field 22, in clock ticks since boot)."""
-    ticks = int(read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
-
-
 def installed_version(module: AnsibleModule) -> str:
     """Return the version of the program on disk, nothing where it is not installed."""
     program = module.get_bin_path("valkey-server")
@@ -376,91 +294,6 @@ def installed_version(module: AnsibleModule) -> str:
     _code, output, _errors = module.run_command([program, "--version"], check_rc=True)
     found = re.search(r" v=(\S+)", output)
     return found[1] if found else ""
-
-
-def program_replaced(pid: int) -> bool:
-    """Return whether the program that a process runs is no longer on disk (proc(5): exe), as after an upgrade."""
-    return os.readlink(f"/proc/{pid}/exe").endswith(" (deleted)")
-
-
-class Server:
-    """A running server of this host and what it has loaded."""
-
-    def __init__(self, module: AnsibleModule, instance: Instance) -> None:
-        """Connect and log in. Raises NotRunningError, ConfigError."""
-        self.where = f"valkey {instance.port}"
-        self._link = LocalServer(instance.wished["unixsocket"])
-        params = module.params
-        try:
-            self._link.login(params["username"], [params["password"], *params["previous_passwords"]])
-        except ReplyError as error:
-            remedy = "Name the password that the server still has in valkey_previous_passwords"
-            raise ConfigError(self.where, f"user {params['username']} cannot log in ({error})", remedy) from error
-        self._memory_path = memory_path(module, instance.port)
-        info = self._link.info("server")
-        self.version = info["valkey_version"]
-        self.memory = read_memory(self._memory_path, info["run_id"])
-        pid = self._link.pid()
-        self._started = process_start(pid)
-        self.outdated = program_replaced(pid)
-
-    def settings(self, names: dict[str, str]) -> dict[str, str]:
-        """Return all settings; hidden ones, which have to be asked for by name, if they are among names."""
-        live = self._link.mapping("CONFIG", "GET", "*")
-        for name in names:
-            if name not in live:
-                live.update(self._link.mapping("CONFIG", "GET", name))
-        return live
-
-    def has_loaded(self, path: str, content: str | bytes) -> bool:
-        """Return whether the process has loaded a file with this content.
-
-        A file that nothing is remembered of counts as loaded if it has this content since before the process started.
-        """
-        known = self.memory.files.get(path)
-        if known is not None:
-            return known == digest(content)
-        try:
-            with open(path, "rb") as stream:
-                on_disk = stream.read()
-                changed_at = os.fstat(stream.fileno()).st_mtime
-        except FileNotFoundError:
-            return False
-        return digest(on_disk) == digest(content) and changed_at < self._started - CLOCK_GRAIN
-
-    def acl_digest(self) -> str:
-        """Return the digest of the users that the server knows."""
-        return digest("\n".join(self._link.call("ACL", "LIST")))
-
-    def load_acl(self) -> bool:
-        """Make the server load its ACL file; return whether that changed its users. Raises ReplyError."""
-        before = self.acl_digest()
-        self._link.call("ACL", "LOAD")
-        return self.acl_digest() != before
-
-    def set_live(self, settings: dict[str, str]) -> list[str]:
-        """Set settings in one step; return names that the server can only change at its start. Raises ConfigError."""
-        refused: list[str] = []
-        while wanted := {name: value for name, value in settings.items() if name not in refused}:
-            try:
-                self._link.call("CONFIG", "SET", *(word for pair in wanted.items() for word in pair))
-                break
-            except ReplyError as error:
-                name = refused_for_ever(str(error))
-                if name not in wanted:
-                    raise ConfigError(
-                        self.where, str(error), "Correct the value; the server keeps its settings"
-                    ) from error
-                refused.append(name)
-        return refused
-
-    def remember(self) -> None:
-        """Keep what is known of this process."""
-        write_memory(self._memory_path, self.memory)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
 
 
 class Work:
@@ -543,7 +376,13 @@ class Work:
     def connect(self, instance: Instance) -> Server | None:
         """Return the running server of an instance, None if it does not run."""
         try:
-            server = Server(self.module, instance)
+            server = Server(
+                instance.port,
+                instance.wished["unixsocket"],
+                self.params["run_dir"],
+                self.params["username"],
+                [self.params["password"], *self.params["previous_passwords"]],
+            )
         except NotRunningError:
             return None
         instance.running = True
@@ -673,7 +512,7 @@ class Work:
     def write(self, path: str, text: str) -> None:
         """Write a file that root owns and the servers may read."""
         _uid, gid = self.ids()
-        replace_file(path, text, 0o640, 0, gid)
+        replace_file(path, text, mode=0o640, uid=0, gid=gid)
 
     @staticmethod
     def masked_config(text: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member, parse_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 
@@ -246,14 +247,8 @@ def state_path(context: Context, name: str) -> str:
 def write_state(context: Context, name: str, content: Mapping[str, Any]) -> None:
     """Write a job's state so that a reader sees the old or the new one, whole."""
     os.makedirs(context.state_dir, mode=0o755, exist_ok=True)
-    path = state_path(context, name)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump({"host": socket.gethostname(), **content}, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(f"{path}.new", 0o644)
-    os.rename(f"{path}.new", path)
+    text = json.dumps({"host": socket.gethostname(), **content}, indent=1)
+    replace_file(state_path(context, name), f"{text}\n", mode=0o644)
 
 
 def stamp() -> str:

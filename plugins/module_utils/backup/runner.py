@@ -15,6 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 
 _PACKAGE = "ansible_collections.holdfast.persistence.plugins.module_utils"
 # The code of each kind: a module with `run(context, job) -> Result` that raises BackupError.
@@ -154,7 +155,7 @@ def _metrics(context: Context, _job: Job) -> Result:
     if not path:
         return Result("no metrics file is declared", {}, skipped=True)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    store.write(path, collect.metrics(context, collect.collect(context), collect.jobs(context)), 0o644)
+    replace_file(path, collect.metrics(context, collect.collect(context), collect.jobs(context)), mode=0o644)
     return Result(f"wrote {path}", {})
 
 

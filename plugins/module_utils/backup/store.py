@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import proofs
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest, ManifestError
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file, sync
 
 DELETIONS = "deletions.jsonl"
 _CHUNK = 1 << 20
@@ -46,35 +47,14 @@ def finish(partial: str, manifest: Manifest) -> str:
     text = manifests.dump(manifest)
     for folder, _folders, names in os.walk(partial):
         for name in names:
-            _sync(os.path.join(folder, name))
-        _sync(folder)
+            sync(os.path.join(folder, name))
+        sync(folder)
     path = os.path.join(partial, manifests.FILE_NAME)
-    write(path, text)
-    _sync(partial)
+    replace_file(path, text, mode=0o640)
     final = partial.removesuffix(manifests.PARTIAL)
     os.rename(partial, final)
-    _sync(os.path.dirname(final))
+    sync(os.path.dirname(final))
     return final
-
-
-def write(path: str, text: str, mode: int = 0o640) -> None:
-    """Write a file so that at any moment the old or the new one is there, whole."""
-    unready = f"{path}.new"
-    descriptor = os.open(unready, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(unready, path)
-    _sync(os.path.dirname(path))
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def files(folder: str) -> Iterator[str]:
@@ -83,7 +63,7 @@ def files(folder: str) -> Iterator[str]:
         folders.sort()
         for name in sorted(names):
             relative = os.path.relpath(os.path.join(path, name), folder)
-            if relative not in (manifests.FILE_NAME, f"{manifests.FILE_NAME}.new"):
+            if relative != manifests.FILE_NAME:
                 yield relative
 
 
@@ -163,7 +143,7 @@ def remove(backup_dir: str, engine: str, label: str, reason: str, moment: str) -
     record(backup_dir, {"time": moment, "engine": engine, "label": label, "reason": reason})
     partial = path + manifests.PARTIAL
     os.rename(path, partial)
-    _sync(os.path.dirname(path))
+    sync(os.path.dirname(path))
     shutil.rmtree(partial)
 
 
@@ -183,7 +163,7 @@ def write_proof(backup_dir: str, proof: proofs.Proof) -> str:
     folder = os.path.join(backup_dir, proofs.FOLDER, proof.engine)
     os.makedirs(folder, mode=0o750, exist_ok=True)
     path = os.path.join(folder, f"{proof.label}.json")
-    write(path, proofs.dump(proof))
+    replace_file(path, proofs.dump(proof), mode=0o640)
     return path
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_stream import Received, ReplicaStream
@@ -115,7 +116,7 @@ class Receivers:
         self._copied[name].set()
         increment = stream.follow(os.path.join(folder, backup.AOF_INCREMENT), lambda: self._ends.get(name))
         path = os.path.join(folder, backup.AOF_MANIFEST)
-        store.write(path, backup.aof_manifest(), mode=0o600)
+        replace_file(path, backup.aof_manifest(), mode=0o600)
         return [base, increment, Received(path, os.path.getsize(path), store.digest(path), 0)]
 
     def _pace(self, size: int) -> None:

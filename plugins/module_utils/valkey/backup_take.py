@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, digest, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError, Fork, Giver
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_receive import Received, Receivers
@@ -446,7 +447,7 @@ def _manifest(work: _Work, cut: Cut, received: Mapping[str, Sequence[Received]])
     if problem:
         raise BackupError(problem, "Nothing was kept. Run again")
     declared = os.path.join(folder, backup.SERVERS_FILE)
-    store.write(declared, json.dumps(taking.declarations(givers), indent=1) + "\n", mode=0o600)
+    replace_file(declared, json.dumps(taking.declarations(givers), indent=1) + "\n", mode=0o600)
     brought = [(item.path, item.bytes, item.sha256) for items in received.values() for item in items]
     brought.append((declared, os.path.getsize(declared), store.digest(declared)))
     newest = max(taking.servers[giver.source.id].version for giver in givers)

@@ -13,6 +13,7 @@ from threading import Event, Lock
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
     backup,
     backup_take,
@@ -120,7 +121,7 @@ class Restoring:
     def keep(self, state: State) -> State:
         """Write down how far it is."""
         os.makedirs(os.path.dirname(self._path), mode=0o750, exist_ok=True)
-        store.write(self._path, json.dumps(restore.dump_state(state), indent=1) + "\n", mode=0o600)
+        replace_file(self._path, json.dumps(restore.dump_state(state), indent=1) + "\n", mode=0o600)
         return state
 
     def forget(self) -> None:
