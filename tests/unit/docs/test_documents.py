@@ -9,7 +9,7 @@ import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.judge import RULE_NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMED = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 
 
@@ -55,6 +55,23 @@ def test_every_document_is_in_the_index() -> None:
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
 
 
+def test_every_runbook_is_in_its_index() -> None:
+    folder = ROOT / "docs/runbooks"
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "index.md").read_text(encoding="utf-8")))
+    assert listed == {path.name for path in folder.glob("*.md")} - {"index.md"}
+
+
+def test_every_critical_rule_of_the_check_has_a_runbook() -> None:
+    _intro, _heading, told = (ROOT / "docs/check.md").read_text(encoding="utf-8").partition("## Rules of")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| [^|]*critical", told, re.MULTILINE)
+    critical = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    for source in ("etcd/cluster.py", "valkey/rules.py"):
+        text = (ROOT / "plugins/module_utils" / source).read_text(encoding="utf-8")
+        critical |= set(re.findall(r'Finding\(\s*"(\w+)",\s*"critical"', text))
+    index = (ROOT / "docs/runbooks/index.md").read_text(encoding="utf-8")
+    assert critical - set(re.findall(r"`(\w+)`", index)) == set()
+
+
 def test_every_rule_of_the_preflight_is_explained() -> None:
     text = (ROOT / "docs/preflight.md").read_text(encoding="utf-8")
     explained = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
@@ -68,7 +85,7 @@ def test_variables_in_documents_exist(document: Path) -> None:
     ]
     known = {word for path in sources if path.suffix in {".yml", ".py"} for word in words(path)}
     # The check puts the names of these rules together.
-    known |= {"pgbouncer_answers", "haproxy_answers"}
+    known |= {"pgbouncer_answers", "haproxy_answers", "host_holds_majority"}
     roles = "|".join(path.name for path in (ROOT / "roles").iterdir())
     # What is shown as output may name what is wrong on purpose.
     text = re.sub(r"```text\n.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
