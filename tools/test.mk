@@ -77,6 +77,10 @@ switchovers: bootstrap ## Switch the primary of the running lab again and again,
 rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
 	$(PYTEST) -s molecule/default/journeys/test_rotation.py
 
+.PHONY: runbooks
+runbooks: bootstrap ## Do on the running lab what the runbooks say about lost data, members and certificates
+	$(PYTEST) -s molecule/default/journeys/test_runbooks.py
+
 .PHONY: guard
 guard: bootstrap ## Stop the postmaster and fill the disks of the running lab's primary, with the guard and without
 	$(PYTEST) -s molecule/default/journeys/test_guard.py
