@@ -106,7 +106,6 @@ members: bootstrap ## Restart, rebuild, add, remove and replace members of the r
 
 .PHONY: backups
 backups: bootstrap ## Back up, restore, kill, fill and lose stores on the running lab (HOLDFAST_KILLS, 10; HOLDFAST_LOST_SECONDS, 15)
-	@. tools/lib.sh && install_packages pgbench=postgresql
 	$(PYTEST) -s molecule/default/journeys/test_backup.py
 
 .PHONY: restores

@@ -15,6 +15,8 @@ NUMBERS = itertools.count(1)
 ETCD_PORTS = "2379,2380"
 ASIDE = "/run/holdfast-faults"
 FAKED = "/run/holdfast-clock"
+# Whose clocks these are, PostgreSQL as a child of the first.
+CLOCKED = ("patroni", "patroni-guard")
 
 
 @dataclass(frozen=True)
@@ -332,7 +334,7 @@ def full_disk(unit: str, directory: str, size: str, where: Callable[[Lab], Machi
 
 
 def clock(step: str) -> Callable[[Lab], Wound]:
-    """Step the clock that the primary's Patroni and PostgreSQL see, while they run."""
+    """Step the clock that the primary's Patroni, its guard and PostgreSQL see, while they run."""
 
     def strike(lab: Lab) -> Wound:
         machine = lab.replica()
@@ -341,28 +343,37 @@ def clock(step: str) -> Callable[[Lab], Wound]:
         settings = (
             f"LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={FAKED} FAKETIME_CACHE_DURATION=1 DONT_FAKE_MONOTONIC=1"
         )
+        drop_ins = " ".join(f"/run/systemd/system/{unit}.service.d/zz-clock.conf" for unit in CLOCKED)
         machine.shell(
-            f"echo +0 > {FAKED}; d=/run/systemd/system/patroni.service.d; mkdir -p $d;"
-            f" printf '[Service]\\nEnvironment={settings}\\n' > $d/zz-clock.conf; systemctl daemon-reload;"
-            " systemctl restart patroni; rm $d/zz-clock.conf; systemctl daemon-reload",
+            f"echo +0 > {FAKED}; for file in {drop_ins}; do mkdir -p $(dirname $file);"
+            f" printf '[Service]\\nEnvironment={settings}\\n' > $file; done; systemctl daemon-reload;"
+            f" systemctl restart {' '.join(CLOCKED)}; rm {drop_ins}; systemctl daemon-reload",
             timeout=60,
         )
         await_true(lab.sickness, 90)
         _lead(lab, machine)
         begun = time.monotonic()
         machine.shell(f"echo {step} > {FAKED}")
-
-        def happened() -> str:
-            query = "select abs(extract(epoch from clock_timestamp()) - $(date +%s)) > 3000"
-            return "" if machine.answers(f'psql -XAtq -U postgres -c "{query}"') == "t" else "the clock is as before"
-
-        return Wound(machine.name, happened, lambda: _step_back(machine), begun)
+        return Wound(
+            machine.name,
+            lambda: "" if _stepped(machine) else "the clock is as before",
+            lambda: _step_back(machine),
+            begun,
+        )
 
     return strike
 
 
+def _stepped(machine: Machine) -> bool:
+    query = "select abs(extract(epoch from clock_timestamp()) - $(date +%s)) > 3000"
+    return machine.answers(f'psql -XAtq -U postgres -c "{query}"') == "t"
+
+
 def _step_back(machine: Machine) -> None:
+    """Give the true clock back, which is a step as well; what follows from it begins within two checks of HAProxy."""
     machine.shell(f"echo +0 > {FAKED}")
+    await_true(lambda: "the clock is still another" if _stepped(machine) else "", 10)
+    time.sleep(2)
 
 
 # Two at once

@@ -18,6 +18,10 @@ POSTGRESQL_TABLES = "/var/lib/postgresql/*/*/base"
 ETCD_DATA = "/var/lib/etcd/*"
 
 
+# A Patroni that sleeps too long shows when its lease (ttl, 20 s) has run out.
+CLOCK_HOLD = 25.0
+
+
 class Until(Enum):
     """What ends a fault early.
 
@@ -188,16 +192,16 @@ STORES = [
     ),
     Fault(
         "clock stepped forward",
-        "the clock of the primary's Patroni and PostgreSQL is an hour ahead",
+        "the clock of the primary's Patroni, guard and PostgreSQL is an hour ahead",
         b.clock("+1h"),
-        10,
+        CLOCK_HOLD,
         chance=False,
     ),
     Fault(
         "clock stepped back",
-        "the clock of the primary's Patroni and PostgreSQL is an hour behind",
+        "the clock of the primary's Patroni, guard and PostgreSQL is an hour behind",
         b.clock("-1h"),
-        10,
+        CLOCK_HOLD,
         chance=False,
     ),
 ]

@@ -60,12 +60,14 @@ def _heal(trial: Trial, wound: Wound) -> None:
 
 
 def _recover(lab: Lab, trials: Sequence[Trial], history: History, limit: float) -> None:
-    """Wait for full health. What was sick on the way, and since when, is in the trials."""
+    """Wait for full health, and until clients write by every way. What was missing, and since when, is in the trials."""
     begin, sick = time.monotonic(), ""
 
     def problem() -> str:
         nonlocal sick
         found = lab.sickness(spread=False)
+        if not found and not checker.served(history.operations, WAYS, begin):
+            found = "clients do not write by every way"
         if found and found != sick:
             for trial in trials:
                 trial.recovering.append((round(time.monotonic() - begin, 1), found))

@@ -18,7 +18,7 @@ from lab_access import Lab
 
 CLIENTS = 8
 RATE = int(os.environ.get("HOLDFAST_JOURNEY_RATE", "25"))
-LONGEST_SECONDS = 7200
+LONGEST_SECONDS = 3600
 
 
 class Pgbench:

@@ -25,10 +25,10 @@ class Ledger:
 
 
 class Load:
-    """Writes until it is left. prepared, whether statements are prepared on the server."""
+    """Writes until it is left. prepared, whether statements are prepared on the server; pause, seconds between transactions."""
 
-    def __init__(self, lab: Lab, *, prepared: bool) -> None:
-        self._lab, self._prepared = lab, prepared
+    def __init__(self, lab: Lab, *, prepared: bool, pause: float = 0.01) -> None:
+        self._lab, self._prepared, self._pause = lab, prepared, pause
         self._end = threading.Event()
         self._ledgers = [Ledger() for _number in range(CLIENTS)]
         self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(CLIENTS)]
@@ -69,7 +69,7 @@ class Load:
                     connection = None
             ledger.stalls.append((time.time() - begun, begun))
             number += 1
-            self._end.wait(0.01)
+            self._end.wait(self._pause)
         if connection is not None:
             connection.close()
 

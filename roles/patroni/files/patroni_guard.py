@@ -42,6 +42,8 @@ GOODBYE = b"X\0\0\0\4"
 MEBIBYTE = 1 << 20
 REQUEST_SECONDS = 2.0
 KILL_SECONDS = 3.0
+# What a clock may be set by without harm; daemons that discipline it slew by less within a look.
+CLOCK_STEP_SECONDS = 1.0
 # Keys of a guard that is gone do not stay.
 LEASE_SECONDS = 60
 TOKEN = "guard/out"
@@ -51,6 +53,11 @@ SICK = "guard/sick/"
 def now() -> float:
     """Return seconds since the host started, those asleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def clock() -> float:
+    """Return the time of day less the time that only runs: it changes where the clock is set."""
+    return time.time() - now()
 
 
 def connect(path: str, seconds: float) -> guard.Finding:
@@ -271,6 +278,7 @@ class Guard:
         self._lease = ""
         self._told = ""
         self._gone = True
+        self._clock = clock()
         self._disks = list(self._make_disks())
 
     def _make_disks(self) -> Iterator[Disk]:
@@ -289,6 +297,7 @@ class Guard:
 
     def turn(self) -> None:
         """Look once and do what follows from it."""
+        self.mind_the_clock()
         found = self._look()
         gone = any(finding.gone for finding in found)
         if gone and not self._gone and not self._record.phase:
@@ -304,6 +313,19 @@ class Guard:
         elif self._told:
             self._say("", "all is well again")
             self._forget()
+
+    def mind_the_clock(self) -> None:
+        """Wake Patroni where somebody set the clock.
+
+        It counts its turns and its lease by the time of day (schedule_next_run and is_leader of 4.0 and 4.1): set back by an hour
+        it would sleep for one, set forward it takes its lease for over until its next turn.
+        """
+        step = clock() - self._clock
+        if abs(step) < CLOCK_STEP_SECONDS:
+            self._clock += step
+        elif self._wake():
+            self._clock += step
+            print(f"the clock was set by {step:+.0f} s: Patroni takes its turn now", flush=True)
 
     def _say(self, key: str, text: str) -> None:
         """Tell the journal what is new."""
@@ -322,14 +344,16 @@ class Guard:
         rest = self._read_config()["restapi"]
         return Client(f"https://{rest['connect_address']}", rest["cafile"], rest["certfile"], REQUEST_SECONDS)
 
-    def _wake(self) -> None:
-        """Let Patroni take its turn now, by a change of the configuration that changes nothing."""
+    def _wake(self) -> bool:
+        """Let Patroni take its turn now, by a change of the configuration that changes nothing; return whether it does."""
         # Where it doesn't answer, it is Patroni that ended the server, or there is nobody to wake.
         with contextlib.suppress(PatroniError):
             patroni = self._patroni()
             loop_wait = patroni.get("/config").get("loop_wait")
             if loop_wait is not None:
                 patroni.patch("/config", {"loop_wait": loop_wait})
+                return True
+        return False
 
     def _store(self) -> Keys:
         if self._keys is None:

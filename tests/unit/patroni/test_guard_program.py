@@ -36,3 +36,27 @@ def test_a_full_file_system_is_told(program: ModuleType, tmp_path: Path) -> None
 
 def test_a_folder_that_is_not_there_is_no_finding(program: ModuleType, tmp_path: Path) -> None:
     assert program.write_probe(str(tmp_path / "lab"), 0) == ""
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_patroni_is_woken_once_for_a_clock_that_was_set(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    offset, answers, woken = 0.0, [False, True], []
+    monkeypatch.setattr(program, "clock", lambda: offset)
+    settings = {"failures": 3, "rest": 30, "stop_timeout": 8, "minimum_free": 1, "data_dir": str(tmp_path)}
+    guard = program.Guard(settings, str(tmp_path))
+
+    def wake() -> bool:
+        woken.append(offset)
+        return answers.pop(0)
+
+    monkeypatch.setattr(guard, "_wake", wake)
+    for _look in range(20):
+        offset += 0.2
+        guard.mind_the_clock()
+    assert woken == [], "a clock that is slewed"
+    offset += step
+    for _look in range(5):
+        guard.mind_the_clock()
+    assert len(woken) == 2, "again where Patroni did not answer, then no more"
