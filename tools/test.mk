@@ -109,7 +109,7 @@ backups: bootstrap ## Back up, restore, kill, fill and lose stores on the runnin
 	$(PYTEST) -s molecule/default/journeys/test_backup.py
 
 .PHONY: restores
-restores: bootstrap ## Take PostgreSQL of the running lab to a time, LSN, transaction and name, again and again (HOLDFAST_RESTORES, 3)
+restores: bootstrap ## Take PostgreSQL of the running lab to a time, LSN, transaction and name, again and again, killed as well (HOLDFAST_RESTORES, 3; HOLDFAST_KILLS, 10)
 	$(PYTEST) -s molecule/default/journeys/test_restore.py
 
 .PHONY: offsite
