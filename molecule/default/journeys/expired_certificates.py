@@ -11,7 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lab_access import TLS, Lab
 
 DAY = datetime.timedelta(days=1)
-UNITS = "etcd patroni haproxy pgbouncer pgbackrest-server valkey-server@7001 valkey-server@7002"
+UNITS = " ".join(
+    f"{name}.service"
+    for name in (
+        "etcd",
+        "patroni",
+        "haproxy",
+        "pgbouncer",
+        "pgbackrest-server",
+        "valkey-server@7001",
+        "valkey-server@7002",
+    )
+)
 
 
 def expired(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> bytes:

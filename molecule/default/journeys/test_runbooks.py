@@ -123,7 +123,7 @@ def test_a_copy_of_valkey_that_cannot_be_loaded_is_made_anew(lab: Lab) -> None:
         lambda: str(host.run(f"systemctl is-failed {unit}").stdout.strip()), lambda state: state == "failed", 30
     )
     assert failed == "failed"
-    host.check_output(f"mkdir /root/valkey-7002 && mv {folder}/appendonlydir {folder}/dump.rdb /root/valkey-7002/")
+    host.check_output(f"mkdir -p /root/valkey-7002 && mv {folder}/appendonlydir {folder}/dump.rdb /root/valkey-7002/")
     host.check_output(f"systemctl reset-failed {unit} && systemctl start {unit}")
 
     def link() -> str:
