@@ -182,7 +182,7 @@ def write(wish: FileWish, difference: Difference, judge: Callable[[str], None]) 
     if wish.content is None:
         _make_folder(wish, user, group)
     elif difference.rewrite:
-        replace_file(wish.path, wish.content or "", mode=wish.mode, uid=user, gid=group, judge=judge)
+        replace_file(wish.path, wish.content, mode=wish.mode, uid=user, gid=group, judge=judge)
     else:
         os.chown(wish.path, user, group)
         os.chmod(wish.path, wish.mode)

@@ -139,7 +139,6 @@ kept:
   returned: O(step=look) and O(step=cleanup)
 """
 
-import fcntl
 import glob
 import json
 import os
@@ -151,6 +150,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository
 
 POLL_SECONDS = 0.5
@@ -176,18 +176,11 @@ class Restore:
         """Wait for a step that a killed run has left at work here. The kernel lets the lock go with this process."""
         folder = os.path.dirname(self.params["state_file"])
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        deadline = time.monotonic() + self.params["timeout"]
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StepError(
-                        f"a step of an earlier run is still at work after {self.params['timeout']} s (restore_timeout): "
-                        f"see who it is with: fuser -v {folder}"
-                    ) from None
-            time.sleep(POLL_SECONDS)
+        if not locked(descriptor, self.params["timeout"]):
+            raise StepError(
+                f"a step of an earlier run is still at work after {self.params['timeout']} s (restore_timeout): "
+                f"see who it is with: fuser -v {folder}"
+            )
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -419,9 +412,11 @@ class Restore:
         kept, restored = self._aside(), f"{self.data_dir}.restored-{self.params['id']}"
         if not os.path.exists(kept):
             return {"changed": False}
+        # What a killed `prove` left running is ended here; anything else is not ours.
+        if self.state.get("reached") != "restored" and os.path.exists(self.data_dir) and self._runs():
+            raise StepError(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
         if not self.module.check_mode:
             if os.path.exists(self.data_dir):
-                # Patroni is stopped: what runs here is what a killed `prove` left.
                 self._stop()
                 os.rename(self.data_dir, restored)
             os.rename(kept, self.data_dir)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member, parse_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 
@@ -136,28 +136,15 @@ def lock(name: str, seconds: float, who: str, shared: bool = False) -> Iterator[
     path = os.path.join(LOCKS, f"{name}.lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + seconds
-        while not _try_lock(descriptor, shared):
-            if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another job"
-                raise BackupError(
-                    f"{name} is in use by {holder}, for more than {seconds:.0f} s now; run again after it"
-                )
-            time.sleep(0.2)
+        if not locked(descriptor, seconds, shared=shared):
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another job"
+            raise BackupError(f"{name} is in use by {holder}, for more than {seconds:.0f} s now; run again after it")
         if not shared:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{who} (process {os.getpid()})".encode(), 0)
         yield
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int, shared: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def look(context: Context) -> Cluster:

@@ -152,9 +152,9 @@ def _swap(server: Server, name: str, into: str, exists: bool) -> str:
             server.query(f"BEGIN;\n{end};\n{';'.join(renames)};\nCOMMIT;")
             return kept
         except BackupError as error:
-            # A client was faster; from the first rename on new ones wait.
             if "being accessed by other users" not in str(error) or time.monotonic() >= deadline:
                 raise
+            # A client came back faster than the rename, and is ended by the next try; no lock on a database holds it off.
             time.sleep(0.2)
 
 
