@@ -370,9 +370,10 @@ def _stepped(machine: Machine) -> bool:
 
 
 def _step_back(machine: Machine) -> None:
-    """Give the true clock back, which is a step as well; what follows from it begins within two checks of HAProxy."""
+    """Give the true clock back, which is a step as well, and let what follows from it begin."""
     machine.shell(f"echo +0 > {FAKED}")
     await_true(lambda: "the clock is still another" if _stepped(machine) else "", 10)
+    # Where nothing follows there is nothing to wait for: what does begins within two of HAProxy's checks, of a second each.
     time.sleep(2)
 
 

@@ -16,8 +16,6 @@ from faults.lab import Lab
 POSTGRESQL_WAL = "/var/lib/postgresql/*/*/pg_wal"
 POSTGRESQL_TABLES = "/var/lib/postgresql/*/*/base"
 ETCD_DATA = "/var/lib/etcd/*"
-
-
 # A Patroni that sleeps too long shows when its lease (ttl, 20 s) has run out.
 CLOCK_HOLD = 25.0
 

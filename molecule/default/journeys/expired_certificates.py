@@ -11,17 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lab_access import TLS, Lab
 
 DAY = datetime.timedelta(days=1)
-UNITS = " ".join(
-    f"{name}.service"
-    for name in (
-        "etcd",
-        "patroni",
-        "haproxy",
-        "pgbouncer",
-        "pgbackrest-server",
-        "valkey-server@7001",
-        "valkey-server@7002",
-    )
+UNITS = (
+    "etcd.service patroni.service haproxy.service pgbouncer.service pgbackrest-server.service"
+    " valkey-server@7001.service valkey-server@7002.service"
 )
 
 

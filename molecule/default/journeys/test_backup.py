@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from lab_access import Lab, ansible_playbook, eventually, outcome, patroni_leader, patroni_members, psql
+from lab_access import Lab, ansible_playbook, eventually, outcome, patroni_leader, patroni_members, psql, segment_number
 from sql_load import Load
 
 KILLS = int(os.environ.get("HOLDFAST_KILLS", "10"))
@@ -293,11 +293,6 @@ def fill(lab: Lab, segments: int) -> None:
         sql(lab, "SELECT pg_switch_wal()")
 
 
-def segment(name: str) -> int:
-    """Return the number of a WAL segment of 16 MiB on its timeline."""
-    return int(name[8:16], 16) * 256 + int(name[16:24], 16)
-
-
 def archived(lab: Lab) -> set[int]:
     """Return the segments of the present timeline that the repository holds, as pgBackRest lists them."""
     listed = lab.backup.check_output(
@@ -305,7 +300,7 @@ def archived(lab: Lab) -> set[int]:
     )
     timeline = sql(lab, "SELECT pg_walfile_name(pg_current_wal_lsn())")[:8]
     names = [path.rpartition("/")[2] for path in json.loads(listed)]
-    return {segment(name) for name in names if re.match(f"{timeline}[0-9A-F]{{16}}-", name)}
+    return {segment_number(name) for name in names if re.match(f"{timeline}[0-9A-F]{{16}}-", name)}
 
 
 def check() -> list[str]:
@@ -344,7 +339,7 @@ def assert_behind_then_caught_up(lab: Lab, mend: Callable[[], None]) -> None:
     assert load.errors == []
     assert load.lost() == 0
     assert name[8:] >= last[8:]
-    assert set(range(segment(first), segment(last) + 1)) - archived(lab) == set()
+    assert set(range(segment_number(first), segment_number(last) + 1)) - archived(lab) == set()
     lab.backup.check_output(f"runuser -u postgres -- pgbackrest --stanza={lab.cluster} check")
     run(lab, "now", "--engines", "postgresql", "--type", "incr")
 

@@ -19,6 +19,7 @@ from lab_access import (
     ROOT,
     Lab,
     ansible_playbook,
+    changes,
     eventually,
     failures,
     outcome,
@@ -26,7 +27,7 @@ from lab_access import (
     patroni_members,
 )
 from pgbench_load import Pgbench
-from test_postgresql_update import all_follow, changes, etcd_members
+from test_postgresql_update import all_follow, etcd_members
 
 GROWN: list[str | Path] = ["--inventory", Path(__file__).parent / "converged_grown"]
 # After node4 was removed and taken out of the inventory: the backup host is still a member of etcd.

@@ -18,9 +18,9 @@ import pytest
 from lab_access import (
     Lab,
     ansible_playbook,
+    changes,
     eventually,
     failures,
-    outcome,
     patroni_leader,
     patroni_members,
 )
@@ -80,12 +80,6 @@ def etcd_members(lab: Lab) -> list[tuple[str, bool]]:
     host = next(iter(lab.hosts.values()))
     told: dict[str, Any] = json.loads(host.check_output(ETCDCTL, lab.secret("etcd_root")))
     return sorted((member["name"], not member.get("isLearner", False)) for member in told["members"])
-
-
-def changes(done: Any) -> dict[str, int]:
-    """Return how many tasks changed something, by host where any did. AssertionError where the playbook failed."""
-    assert done.returncode == 0, failures(done)
-    return {host: count["changed"] for host, count in outcome(done)["stats"].items() if count["changed"]}
 
 
 def all_follow(members: list[dict[str, Any]]) -> bool:

@@ -148,6 +148,17 @@ def failures(done: subprocess.CompletedProcess[str]) -> str:
     return "\n".join(found) + done.stderr
 
 
+def changes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return how many tasks changed something, by host where any did. AssertionError where the playbook failed."""
+    assert done.returncode == 0, failures(done)
+    return {host: count["changed"] for host, count in outcome(done)["stats"].items() if count["changed"]}
+
+
+def segment_number(name: str) -> int:
+    """Return the running number of a WAL segment of 16 MiB, whatever its timeline."""
+    return int(name[8:16], 16) * 256 + int(name[16:24], 16)
+
+
 def eventually(read: Callable[[], Value], accept: Callable[[Value], bool], seconds: float = 20) -> Value:
     """Read until the value is accepted or the time is over; return the last value, for the test to judge."""
     deadline = time.monotonic() + seconds

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from .conftest import TLS, Lab, eventually, patroni_leader, patroni_members, psql
+from .conftest import TLS, Lab, eventually, patroni_leader, patroni_members, psql, segment_number
 
 PORT = 8432
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -25,11 +25,6 @@ def info(lab: Lab) -> dict[str, Any]:
     """Return what the backup host knows of the stanza."""
     found: list[dict[str, Any]] = json.loads(pgbackrest(lab.backup, lab, "--output=json --log-level-console=off info"))
     return found[0]
-
-
-def segment_number(name: str) -> int:
-    """Return the running number of a WAL segment, whatever its timeline."""
-    return int(name[8:16], 16) * 256 + int(name[16:24], 16)
 
 
 def archived(lab: Lab) -> set[int]:
