@@ -9,17 +9,32 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 cache_dir() { printf '%s/holdfast' "${XDG_CACHE_HOME:-$HOME/.cache}"; }
 
 # install_packages COMMAND-OR-PATH=PACKAGE ...: install the Debian packages whose command or file is missing.
+# Tools that run side by side install one after the other; whoever waited looks again.
 install_packages() {
+  [ -n "$(_missing_packages "$@")" ] || return 0
+  local lock missing
+  mkdir -p "$(cache_dir)"
+  exec {lock}>"$(cache_dir)/packages.lock"
+  flock "$lock"
+  read -r -a missing <<<"$(_missing_packages "$@")"
+  if [ "${#missing[@]}" -gt 0 ]; then
+    [ -e /etc/debian_version ] || die "these programs are missing, and only on Debian they can be installed here: ${missing[*]}"
+    [ "$(id -u)" -eq 0 ] || die "these packages are missing: run 'apt-get install ${missing[*]}' as root, then try again"
+    say "installing ${missing[*]}"
+    # A service that a package starts must not keep the lock.
+    apt-get update -qq {lock}>&-
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}" \
+      >/dev/null {lock}>&-
+  fi
+  exec {lock}>&-
+}
+
+_missing_packages() {
   local pair missing=()
   for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null || [ -e "${pair%%=*}" ] || missing+=("${pair#*=}")
   done
-  [ "${#missing[@]}" -eq 0 ] && return
-  [ -e /etc/debian_version ] || die "these programs are missing, and only on Debian they can be installed here: ${missing[*]}"
-  [ "$(id -u)" -eq 0 ] || die "these packages are missing: run 'apt-get install ${missing[*]}' as root, then try again"
-  say "installing ${missing[*]}"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+  echo "${missing[*]}"
 }
 
 # debian_sources SUITE: apt lines for a release, from the archives this machine itself installs from; areas an archive lacks are left out.

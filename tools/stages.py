@@ -5,6 +5,7 @@ Every stage is `make TARGET`; what it says goes to a log of its own, which is sh
 --each stages run one after the other beside the chain, all of them.
 --last stages run alone after the table of timings, if the chain succeeded, each if the one before it did, straight to the terminal.
 --finally runs at the very end whatever happened; only a failure of it is shown.
+After all that the ends of the logs that were shown and failed are repeated.
 The exit status is 0 if every stage succeeded.
 """
 
@@ -19,6 +20,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+END_LINES = 40
 
 
 @dataclass
@@ -105,6 +108,13 @@ def show(runner: Runner, stage: Stage) -> None:
     sys.stdout.flush()
 
 
+def repeat_end(stage: Stage) -> None:
+    """Print the last lines of a failed stage's log on standard error: what is said last is what is read, and kept, of a long run."""
+    print(f"{'=' * 20} {stage.name}: {stage.verdict}, the end of it", file=sys.stderr)
+    text = stage.log.read_text(encoding="utf-8", errors="replace")
+    print("\n".join(text.splitlines()[-END_LINES:]), file=sys.stderr)
+
+
 def table(stages: list[Stage], total: float) -> str:
     """Return the timings, one line a stage."""
     lines = [f"  {stage.name:<24}{stage.seconds:6.0f} s  {stage.verdict}" for stage in stages]
@@ -159,6 +169,9 @@ def main() -> int:
         runner.run(stage)
         if stage.status != 0:
             show(runner, stage)
+    for stage in each + chain:
+        if stage.status:
+            repeat_end(stage)
     bad = [f"{stage.name} ({stage.verdict})" for stage in each + chain + last + cleanup if stage.status != 0]
     if bad:
         print(f"failed: {', '.join(bad)}", file=sys.stderr)

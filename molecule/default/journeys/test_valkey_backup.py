@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,8 +161,9 @@ def broken_postgresql(lab: Lab) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("engine", "broken", "told"),
     [
-        ("valkey", broken_valkey, "has another content than was written (SHA-256)"),
-        ("postgresql", broken_postgresql, "does not match expected checksum"),
+        ("valkey", broken_valkey, r"has another content than was written \(SHA-256\)"),
+        # What a wrong bit is to pgBackRest depends on where it lies: content that the checksum denies, or nothing to decompress.
+        ("postgresql", broken_postgresql, r"does not match expected checksum|Data corruption detected"),
     ],
 )
 def test_a_broken_backup_makes_drill_check_and_metric_fail(lab: Lab, engine: str, broken: Any, told: str) -> None:
@@ -170,7 +172,7 @@ def test_a_broken_backup_makes_drill_check_and_metric_fail(lab: Lab, engine: str
     with broken(lab) as label:
         done = ansible_playbook(DRILL, *options)
         assert done.returncode != 0
-        assert told in done.stdout, done.stdout[-3000:]
+        assert re.search(told, done.stdout), done.stdout[-3000:]
         check = ansible_playbook("playbooks/check.yml")
         assert check.returncode != 0
         assert label in check.stdout

@@ -420,7 +420,7 @@ def _members(patroni: PatroniView, declared: Declared, servers: list[Server]) ->
     for name in declared.members:
         if name not in known:
             yield _broken("member_known", "critical", name, "not in Patroni's cluster", "every declared member")
-    told = {server.name for server in servers if server.pending_restart}
+    told = {server.name for server in servers if _waiting_for_restart(server)}
     for member in patroni.cluster.members:
         if declared.members and member.name not in declared.members:
             found = "in Patroni's cluster, not in the inventory"
@@ -559,11 +559,17 @@ def _ages(primary: Server, limits: Limits) -> Iterator[Finding]:
     )
 
 
+def _waiting_for_restart(server: Server) -> list[str]:
+    # What steers a recovery says nothing to a primary: a promoted one keeps what it recovered with until it starts again.
+    return [name for name in server.pending_restart if not (server.is_primary and name.startswith("recovery_target"))]
+
+
 def _each_server(server: Server) -> Iterator[Finding]:
     if server.replay_paused:
         yield _broken("replay_paused", "warning", server.name, "replay is paused", "replay runs")
-    if server.pending_restart:
-        yield _broken("pending_restart", "warning", server.name, ", ".join(server.pending_restart), "none pending")
+    waiting = _waiting_for_restart(server)
+    if waiting:
+        yield _broken("pending_restart", "warning", server.name, ", ".join(waiting), "none pending")
     for database, failures in server.checksum_failures.items():
         where = f"{server.name}, database {database}"
         yield _broken("data_checksums", "critical", where, f"{failures} pages failed their checksum", "0")

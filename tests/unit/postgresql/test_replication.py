@@ -204,6 +204,18 @@ SERVERS = {
         [primary(), replica("node2", pending_restart=("max_connections",)), replica("node3")],
         [("pending_restart", "warning", "node2")],
     ),
+    "a setting that says nothing to a primary": (
+        [primary(pending_restart=("max_connections", "recovery_target_timeline")), *HEALTHY[1:]],
+        [("pending_restart", "warning", "node1")],
+    ),
+    "only settings that say nothing to a primary": (
+        [primary(pending_restart=("recovery_target", "recovery_target_timeline")), *HEALTHY[1:]],
+        [],
+    ),
+    "the same on a replica": (
+        [primary(), replica("node2", pending_restart=("recovery_target",)), replica("node3")],
+        [("pending_restart", "warning", "node2")],
+    ),
     "bad pages": (
         [primary(), replica("node2", checksum_failures={"orderdb": 2}), replica("node3")],
         [("data_checksums", "critical", "node2, database orderdb")],
