@@ -142,6 +142,7 @@ def broken_valkey(lab: Lab) -> Iterator[str]:
         yield label
     finally:
         lab.backup.check_output(f"rm -rf {BACKUPS}/valkey/{label} {BACKUPS}/proofs/valkey/{label}.json")
+        lab.backup.check_output("holdfast-backup run valkey")
 
 
 @contextmanager
