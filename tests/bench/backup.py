@@ -24,9 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "module"), str(ROOT / ".link")]
 
+from ports import free_ports
 from run_module import run_module
 from valkey_load import cluster_client, fill, missing, slot_of
-from valkey_servers import ValkeyServers, free_ports
+from valkey_servers import ValkeyServers
 
 LIMIT = 600.0
 SETTINGS = {"maxmemory": "0", "cluster-allow-replica-migration": "no"}

@@ -6,7 +6,6 @@ import datetime
 import ipaddress
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from ports import free_ports, is_free
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = {"8.1": "trixie", "9.1": "forky"}
@@ -79,29 +79,6 @@ def make_certificates(folder: Path) -> Certificates:
     return files
 
 
-def free_ports(number: int) -> list[int]:
-    """Return ports in a row of which neither the port nor its bus port (10000 more) is taken."""
-    # Each test run begins elsewhere, so that runs side by side don't meet. Bus ports stay below those that the kernel gives
-    # to outgoing connections, of which a large cluster's bus has tens of thousands.
-    blocks = 49
-    for block in range(blocks):
-        first = 10_000 + (os.getpid() + block) % blocks * 250
-        ports = list(range(first, first + number))
-        if all(_is_free(port) and _is_free(port + 10000) for port in ports):
-            return ports
-    raise AssertionError("no free ports on loopback")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 @dataclass
 class ValkeyServers:
     """A number of servers in cluster mode.
@@ -158,7 +135,7 @@ class ValkeyServers:
     def wait(self, port: int) -> None:
         """Wait until a server answers."""
         deadline = time.monotonic() + 20
-        while _is_free(port):
+        while is_free(port):
             if time.monotonic() > deadline or self.processes[port].poll() is not None:
                 raise AssertionError((self.folder / str(port) / "log").read_text())
             time.sleep(0.01)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from ports import free_ports
 
 from .conftest import ROOT
 
@@ -36,15 +37,6 @@ backend members
     server node1 127.0.0.1:{one} port {check_one}
     server node2 127.0.0.1:{two} port {check_two}
 """
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _port in range(number)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
 
 
 @contextlib.contextmanager

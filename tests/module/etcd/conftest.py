@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,15 +11,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import Connection
+from ports import free_ports
 from valkey_servers import ROOT, make_certificates
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 class Etcd:
@@ -38,8 +30,9 @@ class Etcd:
 
     def reserve(self, name: str) -> None:
         """Choose the addresses of a server."""
-        self.peers[name] = f"https://127.0.0.1:{free_port()}"
-        self.clients[name] = f"https://127.0.0.1:{free_port()}"
+        peer, client = free_ports(2)
+        self.peers[name] = f"https://127.0.0.1:{peer}"
+        self.clients[name] = f"https://127.0.0.1:{client}"
 
     def data(self, name: str) -> Path:
         """Return a server's data folder."""

@@ -10,7 +10,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 PASSWORD = "test-only"
@@ -69,13 +69,6 @@ def find_programs(installed: Path) -> Programs:
     libraries = [str(path) for path in (unpacked / "usr/lib").glob("*-linux-gnu")]
     folder = next((unpacked / "usr/lib/postgresql").glob("*/bin"))
     return Programs(folder, {**environment, "LD_LIBRARY_PATH": ":".join(libraries)})
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -163,7 +156,7 @@ class Cluster:
 
     def add_replica(self, name: str) -> Database:
         """Copy the primary and start the copy as a replica with a slot of its own."""
-        replica = Database(name, self.folder / name, free_port(), self.programs)
+        replica = Database(name, self.folder / name, *free_ports(1), self.programs)
         self.primary.query(f"SELECT pg_create_physical_replication_slot('{name}', true)")
         self.programs.run(
             "pg_basebackup", "-D", replica.folder, "-R", "-X", "stream", "-S", name, "--checkpoint=fast", "--no-sync",
@@ -194,7 +187,7 @@ def cluster(authority):
     folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, USER)
-    primary = Database("node1", folder / "node1", free_port(), programs)
+    primary = Database("node1", folder / "node1", *free_ports(1), programs)
     (folder / "password").write_text(PASSWORD)
     (folder / "password").chmod(0o644)
     programs.run(

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from ports import free_ports
 from run_module import ROOT, run_module
 
 # PgBouncer refuses to run as root.
@@ -55,13 +55,6 @@ server_tls_key_file = {folder}/pgbouncer.pem
 pool_mode = transaction
 server_login_retry = 1
 """
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -103,7 +96,7 @@ def pooler(cluster, monkeypatch):
         cluster.primary.query(statement)
     cluster.primary.query(LOOKUP)
     with tempfile.TemporaryDirectory(prefix="holdfast-pool-") as name:
-        pooler = Pooler(cluster, Path(name), free_port())
+        pooler = Pooler(cluster, Path(name), *free_ports(1))
         shutil.copy(cluster.authority.ca, pooler.folder / "ca.crt")
         shutil.copy(cluster.authority.pem, pooler.folder / "pgbouncer.pem")
         pooler.write_password("the old one of pgbouncer")
