@@ -1,14 +1,18 @@
--- hold(backend, seconds, single): keep a new connection waiting until a server of the backend can take it.
+-- hold(backend, seconds, single, otherwise): keep a new connection waiting until a server of the backend can take it, and
+-- write down which one: the variable txn.member is for a rule use-server.
 --
 -- HAProxy closes a connection at once when no server is up. PgBouncer takes that for a failed login and from then on
 -- refuses every query until a login succeeds: a failover would reach the applications as errors. A connection that
 -- waits here is only slow: it goes on to the new primary as soon as there is one.
 --
--- A server that counts as up may have died since its last check, so each is tried with a TCP connection first. A trial
+-- A server that counts as up may have died since its last check, so each is tried with a TCP connection first, and only one
+-- that answered is chosen. What would otherwise be sent to a host that is gone waits for the connection's timeout; and where
+-- that server is marked down meanwhile, HAProxy 3.0 neither closes such a connection nor sends it elsewhere, ever. A trial
 -- that is refused ends late, as HAProxy repeats it three times, a second apart (CONN_RETRIES of hlua.c): trials are
 -- tasks of their own that nobody waits for, and what one finds is good for all who wait for that server.
 -- single = "single": wait also while more than one server counts as up. After a reload all servers count as up until
 -- their first check, and a connection for the primary must not reach a replica.
+-- otherwise: the backend, of one server, that is used while no server of the first counts as up; "none" if there is none.
 -- After `seconds` the connection goes on its way, whatever becomes of it.
 
 local LOOKS = { 1, 1, 2, 5, 10, 20 }  -- milliseconds between the first looks,
@@ -49,27 +53,39 @@ local function answers(server)
   return false
 end
 
-local function usable(backend, single)
-  local up = {}
+-- The server that can take a connection and has the fewest, nil where there is none, and how many count as up.
+local function choose(backend, single)
+  local up, best = 0, nil
   for _, server in pairs(core.backends[backend].servers) do
-    if server:get_stats()["status"]:find("^UP") then
-      up[#up + 1] = server
+    local stats = server:get_stats()
+    if stats["status"]:find("^UP") then
+      up = up + 1
+      if answers(server) and (not best or stats["scur"] < best.now
+          or stats["scur"] == best.now and stats["stot"] < best.ever) then
+        best = { name = server:get_name(), now = stats["scur"], ever = stats["stot"] }
+      end
     end
   end
-  if single and #up > 1 then
-    return false
+  if single and up > 1 then
+    return nil, up
   end
-  local found = false
-  for _, server in ipairs(up) do
-    found = answers(server) or found
-  end
-  return found
+  return best and best.name, up
 end
 
-core.register_action("hold", { "tcp-req" }, function(txn, backend, seconds, single)
+core.register_action("hold", { "tcp-req" }, function(txn, backend, seconds, single, otherwise)
   local deadline, look = now() + tonumber(seconds), 0
-  while not usable(backend, single == "single") and now() < deadline do
+  while true do
+    local name, up = choose(backend, single == "single")
+    if up == 0 and core.backends[otherwise] then
+      name = choose(otherwise, true)
+    end
+    if name then
+      txn:set_var("txn.member", name)
+    end
+    if name or now() >= deadline then
+      return
+    end
     look = look + 1
     core.msleep(LOOKS[look] or INTERVAL)
   end
-end, 3)
+end, 4)

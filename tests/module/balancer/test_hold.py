@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import pathlib
 import socket
 import subprocess
@@ -23,19 +24,32 @@ global
     lua-load {script}
 defaults
     mode tcp
-    timeout connect 3s
+    option redispatch 1
+    timeout connect 1s
     timeout client 60s
     timeout server 60s
     timeout check 1s
+    default-server check inter 100ms rise 1 fall 1 on-marked-down shutdown-sessions
 frontend read_write
     bind 127.0.0.1:{front}
     tcp-request inspect-delay 45s
-    tcp-request content lua.hold members {seconds} single
+    tcp-request content lua.hold members {seconds} single none
     default_backend members
+frontend read_only
+    bind 127.0.0.1:{front_replicas}
+    tcp-request inspect-delay 45s
+    tcp-request content lua.hold replicas {seconds} any members
+    use_backend members if {{ nbsrv(replicas) eq 0 }}
+    default_backend replicas
 backend members
-    default-server check inter 100ms rise 1 fall 1
+    use-server %[var(txn.member)] if {{ var(txn.member) -m found }}
     server node1 127.0.0.1:{one} port {check_one}
     server node2 127.0.0.1:{two} port {check_two}
+backend replicas
+    balance leastconn
+    use-server %[var(txn.member)] if {{ var(txn.member) -m found }}
+    server node3 127.0.0.1:{three} port {check_three}
+    server node4 127.0.0.1:{four} port {check_four}
 """
 
 
@@ -61,27 +75,40 @@ def listening(port: int) -> Iterator[None]:
         thread.join()
 
 
+@contextlib.contextmanager
+def silent(port: int) -> Iterator[None]:
+    """A server that answers nobody, as where its host is gone: its queue is full, and further connections wait for it."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
+        server.listen(0)
+        for _link in range(3):
+            link = stack.enter_context(socket.socket())
+            link.setblocking(False)
+            link.connect_ex(("127.0.0.1", port))
+        yield
+
+
 class Balancer:
-    """HAProxy with two members, each a port that is used and one that is checked."""
+    """HAProxy with two members and two replicas, each a port that is used and one that is checked."""
 
     def __init__(self, program: str, folder: pathlib.Path, seconds: int = 35) -> None:
-        self.one, self.two, self.check_one, self.check_two, self._front = free_ports(5)
+        self.front, self.front_replicas, *ports = free_ports(10)
+        self.one, self.two, self.three, self.four, *checks = ports
+        self.check_one, self.check_two, self.check_three, self.check_four = checks
         path = folder / "haproxy.cfg"
         script = ROOT / "roles/haproxy/files/hold.lua"
-        path.write_text(
-            CONFIGURATION.format(folder=folder, script=script, seconds=seconds, front=self._front, **self._ports())
-        )
+        path.write_text(CONFIGURATION.format(folder=folder, script=script, seconds=seconds, **vars(self)))
+        self._folder = folder
         self._command = [program, "-db", "-f", str(path)]
-
-    def _ports(self) -> dict[str, int]:
-        return {"one": self.one, "two": self.two, "check_one": self.check_one, "check_two": self.check_two}
 
     def __enter__(self) -> Balancer:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", self._front)).close()
+                socket.create_connection(("127.0.0.1", self.front)).close()
                 return self
             assert time.monotonic() < deadline, "HAProxy did not start"
             # A port that is not open yet refuses at once: without a rest this would take the core that HAProxy starts on.
@@ -91,14 +118,24 @@ class Balancer:
         self._process.terminate()
         self._process.wait()
 
-    def connect(self) -> float:
-        """Connect as a client does; return how long it took until a member greeted, in seconds."""
+    def connect(self, front: int = 0) -> float:
+        """Connect as a client does, to the primary if not told otherwise; return how long it took until a member greeted, in seconds."""
         begun = time.monotonic()
-        with socket.create_connection(("127.0.0.1", self._front), timeout=60) as link:
+        with socket.create_connection(("127.0.0.1", front or self.front), timeout=60) as link:
             # A client that speaks first, as those of PostgreSQL do.
             link.sendall(b"startup")
             assert link.recv(5) == b"hello"
         return time.monotonic() - begun
+
+    def sessions(self, backend: str) -> dict[str, int]:
+        """Return how many connections each server of a backend has had, by its name."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(self._folder / "admin.sock"))
+            link.sendall(b"show stat\n")
+            rows = list(csv.DictReader(link.makefile()))
+        return {
+            row["svname"]: int(row["stot"]) for row in rows if row["# pxname"] == backend and row["svname"] != "BACKEND"
+        }
 
 
 @pytest.fixture(name="balancer")
@@ -107,10 +144,10 @@ def _balancer(haproxy: str, tmp_path: pathlib.Path) -> Iterator[Balancer]:
         yield running
 
 
-def waits(balancer: Balancer, act: Callable[[], object]) -> float:
+def waits(balancer: Balancer, act: Callable[[], object], front: int = 0) -> float:
     """Connect, do something after half a second, and return how long after that the connection was there."""
     found: list[float] = []
-    thread = threading.Thread(target=lambda: found.append(balancer.connect()))
+    thread = threading.Thread(target=lambda: found.append(balancer.connect(front)))
     thread.start()
     # Time in which a connection that is not held would have been answered many times over.
     time.sleep(0.5)
@@ -155,6 +192,50 @@ def test_of_two_that_count_as_up_none_is_used(balancer: Balancer) -> None:
         second = stack.enter_context(contextlib.ExitStack())
         second.enter_context(listening(balancer.check_one))
         assert waits(balancer, second.close) < SOON
+
+
+def test_a_replica_whose_host_is_gone_gets_no_connection(balancer: Balancer) -> None:
+    """It counts as up until its checks have failed; connections would wait for it, and be forgotten when it is marked down."""
+    with contextlib.ExitStack() as stack:
+        for port in (balancer.four, balancer.check_four):
+            stack.enter_context(listening(port))
+        stack.enter_context(silent(balancer.three))
+        check = stack.enter_context(contextlib.ExitStack())
+        check.enter_context(listening(balancer.check_three))
+        time.sleep(0.3)
+        found: list[float] = []
+        threads = [
+            threading.Thread(target=lambda: found.append(balancer.connect(balancer.front_replicas)))
+            for _each in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        check.close()
+        for thread in threads:
+            thread.join()
+        assert len(found) == len(threads)
+        assert max(found) < SOON
+
+
+def test_where_the_last_replica_goes_the_primary_is_used(balancer: Balancer) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in (balancer.one, balancer.check_one):
+            stack.enter_context(listening(port))
+        last = stack.enter_context(contextlib.ExitStack())
+        last.enter_context(listening(balancer.check_three))
+        time.sleep(0.3)
+        assert waits(balancer, last.close, balancer.front_replicas) < SOON
+
+
+def test_connections_are_spread_over_replicas(balancer: Balancer) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in (balancer.three, balancer.four, balancer.check_three, balancer.check_four):
+            stack.enter_context(listening(port))
+        time.sleep(0.3)
+        for _each in range(20):
+            balancer.connect(balancer.front_replicas)
+        assert balancer.sessions("replicas") == {"node3": 10, "node4": 10}
 
 
 def test_the_wait_is_bounded(haproxy: str, tmp_path: pathlib.Path) -> None:
