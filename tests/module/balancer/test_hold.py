@@ -127,15 +127,20 @@ class Balancer:
             assert link.recv(5) == b"hello"
         return time.monotonic() - begun
 
-    def sessions(self, backend: str) -> dict[str, int]:
-        """Return how many connections each server of a backend has had, by its name."""
+    def servers(self, backend: str) -> dict[str, dict[str, str]]:
+        """Return what HAProxy tells of each server of a backend, by its name."""
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(str(self._folder / "admin.sock"))
             link.sendall(b"show stat\n")
             rows = list(csv.DictReader(link.makefile()))
-        return {
-            row["svname"]: int(row["stot"]) for row in rows if row["# pxname"] == backend and row["svname"] != "BACKEND"
-        }
+        return {row["svname"]: row for row in rows if row["# pxname"] == backend and row["svname"] != "BACKEND"}
+
+    def await_up(self, backend: str, *names: str) -> None:
+        """Wait until these servers of a backend count as up, and no other one."""
+        deadline = time.monotonic() + 30
+        while {name for name, told in self.servers(backend).items() if told["status"].startswith("UP")} != set(names):
+            assert time.monotonic() < deadline, self.servers(backend)
+            time.sleep(0.02)
 
 
 @pytest.fixture(name="balancer")
@@ -158,84 +163,108 @@ def waits(balancer: Balancer, act: Callable[[], object], front: int = 0) -> floa
     return time.monotonic() - begun
 
 
+def soon(attempt: Callable[[], float]) -> bool:
+    """Whether one of three attempts took less than SOON: a busy machine may be late, HAProxy's own timers are each time."""
+    return any(attempt() < SOON for _attempt in range(3))
+
+
 def test_with_a_primary_nobody_waits(balancer: Balancer) -> None:
     with listening(balancer.one), listening(balancer.check_one):
-        balancer.connect()
-        time.sleep(0.3)
-        assert max(balancer.connect() for _each in range(20)) < SOON
+        balancer.await_up("members", "node1")
+        assert soon(lambda: max(balancer.connect() for _each in range(20)))
 
 
 def test_a_primary_that_opens_late_is_used_at_once(balancer: Balancer) -> None:
     """It counts as up and refuses connections, as after a crash: HAProxy itself would try again after seconds only."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(listening(balancer.check_one))
-        assert waits(balancer, lambda: stack.enter_context(listening(balancer.one))) < SOON
+
+    def attempt() -> float:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(listening(balancer.check_one))
+            balancer.await_up("members", "node1")
+            return waits(balancer, lambda: stack.enter_context(listening(balancer.one)))
+
+    assert soon(attempt)
 
 
 def test_another_primary_is_used_although_the_old_one_refuses(balancer: Balancer) -> None:
-    with contextlib.ExitStack() as stack:
-        old = stack.enter_context(contextlib.ExitStack())
-        old.enter_context(listening(balancer.check_one))
+    def attempt() -> float:
+        with contextlib.ExitStack() as stack:
+            old = stack.enter_context(contextlib.ExitStack())
+            old.enter_context(listening(balancer.check_one))
+            balancer.await_up("members", "node1")
 
-        def fail_over() -> None:
-            old.close()
-            stack.enter_context(listening(balancer.two))
-            stack.enter_context(listening(balancer.check_two))
+            def fail_over() -> None:
+                old.close()
+                stack.enter_context(listening(balancer.two))
+                stack.enter_context(listening(balancer.check_two))
 
-        assert waits(balancer, fail_over) < SOON
+            return waits(balancer, fail_over)
+
+    assert soon(attempt)
 
 
 def test_of_two_that_count_as_up_none_is_used(balancer: Balancer) -> None:
-    with contextlib.ExitStack() as stack:
-        for port in (balancer.one, balancer.two, balancer.check_two):
-            stack.enter_context(listening(port))
-        second = stack.enter_context(contextlib.ExitStack())
-        second.enter_context(listening(balancer.check_one))
-        assert waits(balancer, second.close) < SOON
+    def attempt() -> float:
+        with contextlib.ExitStack() as stack:
+            for port in (balancer.one, balancer.two, balancer.check_two):
+                stack.enter_context(listening(port))
+            second = stack.enter_context(contextlib.ExitStack())
+            second.enter_context(listening(balancer.check_one))
+            balancer.await_up("members", "node1", "node2")
+            return waits(balancer, second.close)
+
+    assert soon(attempt)
 
 
 def test_a_replica_whose_host_is_gone_gets_no_connection(balancer: Balancer) -> None:
     """It counts as up until its checks have failed; connections would wait for it, and be forgotten when it is marked down."""
-    with contextlib.ExitStack() as stack:
-        for port in (balancer.four, balancer.check_four):
-            stack.enter_context(listening(port))
-        stack.enter_context(silent(balancer.three))
-        check = stack.enter_context(contextlib.ExitStack())
-        check.enter_context(listening(balancer.check_three))
-        time.sleep(0.3)
-        found: list[float] = []
-        threads = [
-            threading.Thread(target=lambda: found.append(balancer.connect(balancer.front_replicas)))
-            for _each in range(6)
-        ]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.2)
-        check.close()
-        for thread in threads:
-            thread.join()
-        assert len(found) == len(threads)
-        assert max(found) < SOON
+
+    def attempt() -> float:
+        with contextlib.ExitStack() as stack:
+            for port in (balancer.four, balancer.check_four):
+                stack.enter_context(listening(port))
+            stack.enter_context(silent(balancer.three))
+            check = stack.enter_context(contextlib.ExitStack())
+            check.enter_context(listening(balancer.check_three))
+            balancer.await_up("replicas", "node3", "node4")
+            found: list[float] = []
+            threads = [
+                threading.Thread(target=lambda: found.append(balancer.connect(balancer.front_replicas)))
+                for _each in range(6)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.2)
+            check.close()
+            for thread in threads:
+                thread.join()
+            assert len(found) == len(threads)
+            return max(found)
+
+    assert soon(attempt)
 
 
 def test_where_the_last_replica_goes_the_primary_is_used(balancer: Balancer) -> None:
-    with contextlib.ExitStack() as stack:
-        for port in (balancer.one, balancer.check_one):
-            stack.enter_context(listening(port))
-        last = stack.enter_context(contextlib.ExitStack())
-        last.enter_context(listening(balancer.check_three))
-        time.sleep(0.3)
-        assert waits(balancer, last.close, balancer.front_replicas) < SOON
+    def attempt() -> float:
+        with contextlib.ExitStack() as stack:
+            for port in (balancer.one, balancer.check_one):
+                stack.enter_context(listening(port))
+            last = stack.enter_context(contextlib.ExitStack())
+            last.enter_context(listening(balancer.check_three))
+            balancer.await_up("replicas", "node3")
+            return waits(balancer, last.close, balancer.front_replicas)
+
+    assert soon(attempt)
 
 
 def test_connections_are_spread_over_replicas(balancer: Balancer) -> None:
     with contextlib.ExitStack() as stack:
         for port in (balancer.three, balancer.four, balancer.check_three, balancer.check_four):
             stack.enter_context(listening(port))
-        time.sleep(0.3)
+        balancer.await_up("replicas", "node3", "node4")
         for _each in range(20):
             balancer.connect(balancer.front_replicas)
-        assert balancer.sessions("replicas") == {"node3": 10, "node4": 10}
+        assert min(int(server["stot"]) for server in balancer.servers("replicas").values()) >= 8
 
 
 def test_the_wait_is_bounded(haproxy: str, tmp_path: pathlib.Path) -> None:
