@@ -11,15 +11,16 @@ cache_dir() { printf '%s/holdfast' "${XDG_CACHE_HOME:-$HOME/.cache}"; }
 # install_packages COMMAND-OR-PATH=PACKAGE ...: install the Debian packages whose command or file is missing.
 # Tools that run side by side install one after the other; whoever waited looks again.
 install_packages() {
-  [ -n "$(_missing_packages "$@")" ] || return 0
   local lock missing
-  mkdir -p "$(cache_dir)"
-  exec {lock}>"$(cache_dir)/packages.lock"
+  missing=$(_missing_packages "$@")
+  [ -n "$missing" ] || return 0
+  [ -e /etc/debian_version ] || die "these programs are missing, and only on Debian they can be installed here: $missing"
+  [ "$(id -u)" -eq 0 ] || die "these packages are missing: run 'apt-get install $missing' as root, then try again"
+  # One lock for the machine, whatever cache folder a tool was given.
+  exec {lock}</var/lib/dpkg
   flock "$lock"
   read -r -a missing <<<"$(_missing_packages "$@")"
   if [ "${#missing[@]}" -gt 0 ]; then
-    [ -e /etc/debian_version ] || die "these programs are missing, and only on Debian they can be installed here: ${missing[*]}"
-    [ "$(id -u)" -eq 0 ] || die "these packages are missing: run 'apt-get install ${missing[*]}' as root, then try again"
     say "installing ${missing[*]}"
     # A service that a package starts must not keep the lock.
     apt-get update -qq {lock}>&-

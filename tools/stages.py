@@ -39,6 +39,11 @@ class Stage:
         """ok, FAILED or not run."""
         return "not run" if self.status is None else "ok" if self.status == 0 else "FAILED"
 
+    @property
+    def said(self) -> str:
+        """What the log holds."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
 
 class Runner:
     """Starts stages and ends those under way when it is told to stop."""
@@ -102,7 +107,7 @@ class Runner:
 
 def show(runner: Runner, stage: Stage) -> None:
     """Print the log of a stage as one block."""
-    text = stage.log.read_text(encoding="utf-8", errors="replace") if stage.log.exists() else ""
+    text = stage.said
     runner.say(f"{'=' * 20} {stage.name}: {stage.verdict}")
     sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
     sys.stdout.flush()
@@ -111,8 +116,7 @@ def show(runner: Runner, stage: Stage) -> None:
 def repeat_end(stage: Stage) -> None:
     """Print the last lines of a failed stage's log on standard error: what is said last is what is read, and kept, of a long run."""
     print(f"{'=' * 20} {stage.name}: {stage.verdict}, the end of it", file=sys.stderr)
-    text = stage.log.read_text(encoding="utf-8", errors="replace")
-    print("\n".join(text.splitlines()[-END_LINES:]), file=sys.stderr)
+    print("\n".join(stage.said.splitlines()[-END_LINES:]), file=sys.stderr)
 
 
 def table(stages: list[Stage], total: float) -> str:

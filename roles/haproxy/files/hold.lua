@@ -55,21 +55,23 @@ end
 
 -- The server that can take a connection and has the fewest, nil where there is none, and how many count as up.
 local function choose(backend, single)
-  local up, best = 0, nil
+  local up, best = {}, nil
   for _, server in pairs(core.backends[backend].servers) do
     local stats = server:get_stats()
     if stats["status"]:find("^UP") then
-      up = up + 1
-      if answers(server) and (not best or stats["scur"] < best.now
-          or stats["scur"] == best.now and stats["stot"] < best.ever) then
-        best = { name = server:get_name(), now = stats["scur"], ever = stats["stot"] }
-      end
+      up[#up + 1] = { server = server, now = stats["scur"], ever = stats["stot"] }
     end
   end
-  if single and up > 1 then
-    return nil, up
+  if single and #up > 1 then
+    return nil, #up
   end
-  return best and best.name, up
+  for _, each in ipairs(up) do
+    if answers(each.server)
+        and (not best or each.now < best.now or each.now == best.now and each.ever < best.ever) then
+      best = each
+    end
+  end
+  return best and best.server:get_name(), #up
 end
 
 core.register_action("hold", { "tcp-req" }, function(txn, backend, seconds, single, otherwise)

@@ -234,6 +234,7 @@ def test_a_replica_whose_host_is_gone_gets_no_connection(balancer: Balancer) -> 
             ]
             for thread in threads:
                 thread.start()
+            # The member is marked down while connections to it would still be under way.
             time.sleep(0.2)
             check.close()
             for thread in threads:
