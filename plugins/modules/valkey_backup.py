@@ -151,11 +151,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, connection, ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError, Giver
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import Taking, Wish, take
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError, Giver
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_take import Taking, Wish, take
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 

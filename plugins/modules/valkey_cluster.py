@@ -209,14 +209,15 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, converge, ranges, shape
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
     ValkeyError,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.converge import Converger
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import converge
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.converge import Converger
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, declared_node
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, Planner, States
 

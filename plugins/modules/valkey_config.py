@@ -198,7 +198,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config import (
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
     ConfigError,
     Plan,
     changed_users,
@@ -216,8 +216,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config
     unknown_settings,
     version_numbers,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import NotRunningError, ReplyError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.running import Server, digest
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import NotRunningError, ReplyError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.running import Server, digest
 
 # Settings whose values stay out of results.
 SECRET_SETTINGS = frozenset(

@@ -142,17 +142,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.runner import STORE
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
-    backup,
-    connection,
-    restore,
-    restore_source,
-)
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import RestoreError, State
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore_run import Restoring, Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup, restore, restore_source
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import RestoreError, State
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_run import Restoring, Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 

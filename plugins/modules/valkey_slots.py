@@ -191,11 +191,12 @@ from fractions import Fraction
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, converge, ranges, shape
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.assignment import Assigner, Request
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint, Fleet
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.converge import Converger
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import converge
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.converge import Converger
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import resolved
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError, States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes

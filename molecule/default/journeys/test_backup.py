@@ -424,21 +424,21 @@ def test_a_schedule_is_judged_before_anything_is_written(lab: Lab, database: str
         ([{**good, "options": {"sections": ["half"]}}], "half"),
     ):
         done = ansible_playbook(
-            "playbooks/schedule.yml", "--limit", "backup1", "--extra-vars", json.dumps({"backup_jobs": jobs})
+            "playbooks/tiers/schedule.yml", "--limit", "backup1", "--extra-vars", json.dumps({"backup_jobs": jobs})
         )
         assert done.returncode != 0
         assert word in done.stdout
         assert timers(lab) == before
     replaced = json.dumps({"backup_jobs": [good]})
-    done = ansible_playbook("playbooks/schedule.yml", "--limit", "backup1", "--check", "--extra-vars", replaced)
+    done = ansible_playbook("playbooks/tiers/schedule.yml", "--limit", "backup1", "--check", "--extra-vars", replaced)
     assert outcome(done)["stats"]["backup1"]["changed"] == 1
     assert timers(lab) == before
-    done = ansible_playbook("playbooks/schedule.yml", "--limit", "backup1", "--extra-vars", replaced)
+    done = ansible_playbook("playbooks/tiers/schedule.yml", "--limit", "backup1", "--extra-vars", replaced)
     assert done.returncode == 0, done.stdout[-3000:]
     assert timers(lab) == {"extra"}
     assert "holdfast-backup-physical" not in lab.backup.check_output("ls /etc/systemd/system")
-    done = ansible_playbook("playbooks/schedule.yml", "--limit", "backup1")
+    done = ansible_playbook("playbooks/tiers/schedule.yml", "--limit", "backup1")
     assert done.returncode == 0
     assert timers(lab) == before
-    done = ansible_playbook("playbooks/schedule.yml", "--limit", "backup1")
+    done = ansible_playbook("playbooks/tiers/schedule.yml", "--limit", "backup1")
     assert outcome(done)["stats"]["backup1"]["changed"] == 0

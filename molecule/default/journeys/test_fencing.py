@@ -20,7 +20,7 @@ from power import CALLER, PowerSwitch
 RUNS = int(os.environ.get("HOLDFAST_FENCINGS", "5"))
 TTL_SECONDS = 20.0
 SPARE_SECONDS = 8.0
-PLAYBOOK = "playbooks/patroni.yml"
+PLAYBOOK = "playbooks/tiers/patroni.yml"
 
 
 def configure(command: list[str]) -> None:

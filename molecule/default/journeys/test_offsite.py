@@ -69,10 +69,10 @@ def stores(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     with object_stores.running(own_address(lab), folder) as running:
         lab.backup.check_output(f"cat > {CA} <<'END'\n{running.ca}END")
         declared = json.dumps({"backup_offsite": places(running)})
-        done = ansible_playbook("playbooks/schedule.yml", "--limit", "backup1", "--extra-vars", declared)
+        done = ansible_playbook("playbooks/tiers/schedule.yml", "--limit", "backup1", "--extra-vars", declared)
         assert done.returncode == 0, done.stdout[-3000:]
         yield folder
-        done = ansible_playbook("playbooks/schedule.yml", "--limit", "backup1")
+        done = ansible_playbook("playbooks/tiers/schedule.yml", "--limit", "backup1")
         assert done.returncode == 0, done.stdout[-3000:]
 
 

@@ -19,10 +19,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.contex
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.proofs import Check, Proof
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.repository import newest
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, reading, restore
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import reading
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Options, ValkeyError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import RestoreError, Shard
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore_source import Source
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup, restore
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import RestoreError, Shard
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_source import Source
 
 POSTGRESQL = "postgresql"
 VALKEY = backup.ENGINE

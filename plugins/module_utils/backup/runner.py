@@ -22,7 +22,7 @@ _PACKAGE = "ansible_collections.holdfast.persistence.plugins.module_utils"
 ENGINES = {
     "pgbackrest": f"{_PACKAGE}.backup.physical",
     "logical": f"{_PACKAGE}.backup.logical",
-    "valkey": f"{_PACKAGE}.valkey.backup_job",
+    "valkey": f"{_PACKAGE}.valkey.saving.backup_job",
     "drill": f"{_PACKAGE}.backup.drill",
 }
 # What no two jobs use at a time. A drill reads the stores, and nothing may be deleted meanwhile.

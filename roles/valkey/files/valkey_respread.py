@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import respread
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import (
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host import respread
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import (
     LocalServer,
     NotRunningError,
     ReplyError,

@@ -6,13 +6,14 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, room, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.assignment import Assigner, Request
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.keywise import groups
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import apart
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import room
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.keywise import groups
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.room import Load, RoomError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.room import Load, RoomError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, ShapeError, State
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, parse_nodes

@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_stream import Received, ReplicaStream
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.throttle import Bucket
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.throttle import Bucket
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_stream import (
+    Received,
+    ReplicaStream,
+)
 
 SPARE_BYTES = 64 << 20
 

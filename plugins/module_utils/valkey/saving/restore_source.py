@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, connection
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Client,
     Endpoint,
@@ -20,7 +20,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     UnreachableError,
     ValkeyError,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import RestoreError, Shard
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import RestoreError, Shard
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_info
 
 RUN_DIR = "/run/holdfast"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.atomic import FIRST_VERSION, AtomicEngine
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.keywise import KeywiseEngine
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import Context, Outcome, Progress
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.atomic import (
+    FIRST_VERSION,
+    AtomicEngine,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.keywise import KeywiseEngine
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 
 AUTO = "auto"

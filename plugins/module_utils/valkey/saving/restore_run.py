@@ -14,25 +14,25 @@ from threading import Event, Lock
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
-    backup,
-    backup_take,
-    restore,
-    restore_source,
-)
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
     Options,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import (
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import (
+    backup,
+    backup_take,
+    restore,
+    restore_source,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import (
     Part,
     RestoreError,
     Shard,
     State,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore_replay import Replay
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore_source import Source
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_replay import Replay
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_source import Source
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, View, parse_server
 
 FOLDER = "restore"

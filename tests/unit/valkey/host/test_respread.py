@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.respread import Memory, Place, decide
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import survivable
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.respread import Memory, Place, decide
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Mark, Node, View
 from hypothesis import given
 from hypothesis import strategies as st

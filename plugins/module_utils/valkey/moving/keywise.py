@@ -29,13 +29,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
     Progress,
     apart,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.throttle import (
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.throttle import (
     Bucket,
     Regulator,
     RoundSize,
     percentile,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes
 
 # Slots that a mover takes from the queue at a time.

@@ -8,13 +8,14 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, connection
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_take import Wish, take
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Options,
     ValkeyError,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_take import Wish, take
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 ROOM = 64 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.atomic import batches, parse_jobs
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.atomic import batches, parse_jobs
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 from hypothesis import given
 from hypothesis import strategies as st

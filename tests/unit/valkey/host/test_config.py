@@ -6,8 +6,8 @@ import re
 import shlex
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import config
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config import ConfigError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host import config
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 

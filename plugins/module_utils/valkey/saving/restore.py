@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
 
 REFUSE = "refuse"
 REPLACE = "replace"

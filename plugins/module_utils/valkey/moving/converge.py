@@ -7,15 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import (
-    atomic,
-    cluster,
-    engines,
-    healing,
-    room,
-    shape,
-    slots,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import cluster, healing, shape, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import (
     Cluster,
     ClusterError,
@@ -33,6 +25,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
     Limits,
     Outcome,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import atomic, engines, room
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import PlacementError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, SlotPlanError

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import restore
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Client,
     Endpoint,
@@ -19,9 +18,10 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     ValkeyError,
     checked,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.keywise import authentication
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.keywise import authentication
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.reading import Value, raw, read
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.restore import Part, RestoreError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import restore
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import Part, RestoreError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import View
 
 SCAN = 1000

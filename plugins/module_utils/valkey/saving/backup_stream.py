@@ -17,17 +17,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import (
-    END_BYTES,
-    is_rdb_end,
-    rdb_version,
-)
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Options,
     RefusedError,
     UnreachableError,
     ValkeyError,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import (
+    END_BYTES,
+    is_rdb_end,
+    rdb_version,
 )
 
 CHUNK = 1 << 18

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.config import ConfigError, refused_for_ever
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.local import LocalServer, ReplyError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
+    ConfigError,
+    refused_for_ever,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import LocalServer, ReplyError
 
 # File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
 CLOCK_GRAIN = 0.05

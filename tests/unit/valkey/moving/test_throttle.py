@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.throttle import (
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.throttle import (
     LEAST_ROUND,
     Bucket,
     Regulator,

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.running import program_replaced
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.running import program_replaced
 
 
 def test_a_program_that_was_replaced(tmp_path: Path) -> None:

@@ -16,10 +16,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, digest, ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import BackupError, Fork, Giver
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_receive import Received, Receivers
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup_stream import ReplicaStream
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import digest, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Command,
     Endpoint,
@@ -30,6 +27,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     ValkeyError,
     checked,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError, Fork, Giver
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_receive import (
+    Received,
+    Receivers,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_stream import ReplicaStream
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
     Node,
     Server,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import backup, digest, ranges, restore
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.backup import Fork
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import digest, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup, restore
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import Fork
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, parse_nodes
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,0 +1,1 @@
+"""A Valkey cluster: what its servers say, its shape, and the talk with them."""

@@ -1,0 +1,1 @@
+"""Slots and their keys on their way between servers."""

@@ -1,0 +1,1 @@
+"""Backups of a Valkey cluster and the way back."""
