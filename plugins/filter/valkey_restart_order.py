@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: valkey_restart_order
 short_description: Steps of a rolling restart of Valkey instances
-version_added: 0.1.0
+version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:
   - Orders the instances that wait for a restart shard by shard, in each shard replicas first and the primary last.

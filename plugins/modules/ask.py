@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ask
 short_description: Ask one member of a cluster after the other until one answers
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: pgbackrest_restore
 short_description: The steps of a restore of a Patroni cluster that happen on one host
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: postgresql_standalone
 short_description: Let a cluster follow a standalone PostgreSQL, and stop that when the cluster takes over
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: teardown
 short_description: Stop units and delete files, for good
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: valkey_restore
 short_description: Restore a Valkey cluster of any number of shards from a backup
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:

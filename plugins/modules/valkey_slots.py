@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: valkey_slots
 short_description: Assign slots of a Valkey cluster by range, by weight, or away from a node
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:

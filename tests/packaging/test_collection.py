@@ -21,6 +21,7 @@ NAMESPACE, NAME = "holdfast", "persistence"
 # Parts of a checkout that the installed collection does not carry.
 DEVELOPMENT = (
     "Makefile",
+    "ansible.cfg",
     "inventories/lab/",
     "molecule/",
     "pyproject.toml",
@@ -135,6 +136,55 @@ def test_changelog_has_the_version_of_the_manifest() -> None:
     version = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
     assert version in yaml.safe_load((ROOT / "changelogs/changelog.yaml").read_text())["releases"]
     assert f'<a id="v{version.replace(".", "-")}"></a>' in (ROOT / "CHANGELOG.md").read_text()
+
+
+def released() -> dict[str, str]:
+    """The release that the changelog names for each plugin and role, by `kind/name`."""
+    found = {}
+    for version, release in yaml.safe_load((ROOT / "changelogs/changelog.yaml").read_text())["releases"].items():
+        plugins = {"modules": release.get("modules", []), **release.get("plugins", {})}
+        plugins["roles"] = release.get("objects", {}).get("role", [])
+        found |= {f"{kind}/{plugin['name']}": version for kind, listed in plugins.items() for plugin in listed}
+    return found
+
+
+def said_versions() -> dict[str, str]:
+    """The `version_added` of each plugin and role, by `kind/name`."""
+    found = {}
+    for kind in ("modules", "filter", "lookup"):
+        for path in (ROOT / "plugins" / kind).glob("*.py"):
+            said = re.search(r"^version_added: *(\S+)$", path.read_text(), re.MULTILINE)
+            found[f"{kind}/{path.stem}"] = said[1] if said else ""
+    for path in (ROOT / "roles").glob("*/meta/argument_specs.yml"):
+        specification = yaml.safe_load(path.read_text())["argument_specs"]["main"]
+        found[f"roles/{path.parts[-3]}"] = str(specification.get("version_added", ""))
+    return found
+
+
+def test_version_added_is_the_release_that_brought_a_plugin_or_the_next() -> None:
+    versions = released()
+    newest = max(versions.values(), key=ordered)
+    wrong = {
+        name: said
+        for name, said in said_versions().items()
+        if (said != versions[name] if name in versions else not said or ordered(said) <= ordered(newest))
+    }
+    assert not wrong, f"released are {newest} and before; what is new says a later version"
+
+
+def ordered(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def test_execution_environments_get_what_the_controller_needs(installed: Path, elsewhere: Path) -> None:
+    """ansible-builder reads the collection's requirements from it, and leaves ansible-core to the environment itself."""
+    found = yaml.safe_load(run("ansible-builder", "introspect", installed, cwd=elsewhere).split("---", 1)[1])
+    wanted = [
+        line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    named = [entry.split("  #")[0] for entry in found["python"] if f"{NAMESPACE}.{NAME}" in entry]
+    assert sorted(named) == sorted(line for line in wanted if not line.startswith("ansible-core"))
+    assert any(entry.startswith("openssh-client ") for entry in found["system"])
 
 
 def test_dependencies_are_those_in_use() -> None:
