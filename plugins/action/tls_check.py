@@ -9,12 +9,11 @@ import datetime
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
     IMPORT_ERROR,
-    CertificateError,
 )
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.rotation import strangers
-from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import StoreError
 
 
 class ActionModule(ActionBase):
@@ -31,9 +30,9 @@ class ActionModule(ActionBase):
                 )
             try:
                 _state, pems = strangers(folder, organization, datetime.datetime.now(datetime.UTC))
-            except StoreError as error:
+            except Refusals as error:
                 raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from None
-            except (CertificateError, OSError) as error:
+            except (Refusal, OSError) as error:
                 raise AnsibleActionFail(f"certificates: {error}") from None
             arguments.update(pems)
         return self._execute_module(

@@ -10,11 +10,11 @@ import os
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import IMPORT_ERROR, Wish
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import (
     Outcome,
     Store,
-    StoreError,
     Terms,
     foreign,
 )
@@ -55,7 +55,7 @@ def to_wish(organization: str, element: dict) -> Wish:
 
 
 def collect(params: dict, check_mode: bool, now: datetime.datetime) -> Outcome:
-    """Return the host's certificates, issued where needed. Raises StoreError and OSError."""
+    """Return the host's certificates, issued where needed. Raises Refusals and OSError."""
     organization = params["organization"]
     wishes = {element["service"]: to_wish(organization, element) for element in params["certificates"]}
     if params["provider"] == "own":
@@ -98,7 +98,7 @@ class ActionModule(ActionBase):
         now = datetime.datetime.now(datetime.UTC)
         try:
             outcome = collect(params, self._task.check_mode, now)
-        except StoreError as error:
+        except Refusals as error:
             # Without its cause, whose text Ansible would append and so tell everything twice.
             raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from None
         except OSError as error:

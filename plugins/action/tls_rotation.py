@@ -9,13 +9,12 @@ import datetime
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
     IMPORT_ERROR,
-    CertificateError,
 )
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.rotation import Rotation
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STEPS
-from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import StoreError
 
 ARGUMENTS = {
     "folder": {"type": "path", "required": True},
@@ -42,8 +41,8 @@ class ActionModule(ActionBase):
         rotation = Rotation(params["folder"], params["organization"], now, params["ca_days"], self._task.check_mode)
         try:
             taken = rotation.prove(params["step"]) if params["proven"] else rotation.take(params["step"])
-        except StoreError as error:
+        except Refusals as error:
             raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from None
-        except (CertificateError, OSError) as error:
+        except (Refusal, OSError) as error:
             raise AnsibleActionFail(f"certificates: {error}") from None
         return {**result, "changed": bool(taken.texts), "steps": list(taken.texts), "step": taken.state.step}

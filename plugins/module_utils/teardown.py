@@ -6,6 +6,8 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
+
 # Folders that belong to the system or to many: never deleted as a whole, only what is deeper in them.
 SHARED = frozenset({
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run",
@@ -15,13 +17,6 @@ SHARED = frozenset({
     "/var/backups", "/var/cache", "/var/lib", "/var/lib/dpkg", "/var/lib/postgresql", "/var/lib/systemd", "/var/log",
     "/var/run", "/var/spool", "/var/tmp",
 })  # fmt: skip
-
-
-class RefusedError(ValueError):
-    """Paths that may not be deleted; carries one sentence for each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__("; ".join(problems))
 
 
 @dataclass(frozen=True)
@@ -60,14 +55,14 @@ def parse_units(text: str) -> dict[str, Unit]:
 def check_paths(paths: Iterable[str], mounts: Collection[str]) -> list[str]:
     """Return the paths in normal form, without those inside others.
 
-    Parameters: mounts, the mount points of the host. Raises RefusedError with all problems: a path that is not absolute,
+    Parameters: mounts, the mount points of the host. Raises Refusals with all problems: a path that is not absolute,
     belongs to the system, or has a file system mounted inside it.
     """
     wished = sorted({posixpath.normpath(path) if path.startswith("/") else path for path in paths})
     wished = [path.replace("//", "/") for path in wished]
     problems = [problem for path in wished for problem in _problems(path, mounts)]
     if problems:
-        raise RefusedError(problems)
+        raise Refusals(problems)
     return [path for path in wished if not any(_inside(path, other) for other in wished)]
 
 

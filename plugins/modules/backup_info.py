@@ -84,7 +84,7 @@ metrics:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, context, runner
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
         report = runner.report(host, deep=module.params["deep"])
         if module.params["metrics"]:
             report["metrics"] = collect.metrics(host, collect.collect(host), report["jobs"])
-    except BackupError as error:
+    except Refusal as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **report)
 

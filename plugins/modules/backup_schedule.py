@@ -144,16 +144,16 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, jobs
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job, JobError
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def judge(module: AnsibleModule) -> list[Job]:
     """Return the declared jobs; one that can't be used ends the module before anything is written."""
     try:
         wanted = jobs.parse(module.params["jobs"])
-    except JobError as error:
+    except Refusal as error:
         module.fail_json(msg=f"backup_jobs: {error}. Nothing was changed.")
     for job in wanted:
         code, _out, err = module.run_command(["systemd-analyze", "calendar", "--", job.calendar])
@@ -202,7 +202,7 @@ def since(path: str, wanted: list[Job]) -> dict[str, float]:
     """Return when each job was first declared, for new ones the time of now."""
     try:
         known = {name: entry["since"] for name, entry in collect.declared_jobs(path).items()}
-    except (BackupError, KeyError, TypeError):
+    except (Refusal, KeyError, TypeError):
         # A file that is no such file is written anew.
         known = {}
     return {job.name: known.get(job.name, float(int(time.time()))) for job in wanted}

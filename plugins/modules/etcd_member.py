@@ -113,7 +113,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client i
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.membership import (
-    RefusedError,
     Step,
     Wish,
     find,
@@ -122,6 +121,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.membersh
     plan,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.observe import read_cluster
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # api/v3rpc/rpctypes/error.go: ErrGRPCMemberNotLearner comes where an earlier request did its work and its answer was lost.
 NOT_CAUGHT_UP = "can only promote a learner member which is in sync with leader"
@@ -201,7 +201,7 @@ def result(cluster: Cluster, wish: Wish, steps: tuple[Step, ...]) -> dict[str, A
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Read, plan, act, read again; return the result of the module. Raises EtcdError and RefusedError."""
+    """Read, plan, act, read again; return the result of the module. Raises EtcdError and Refusal."""
     params = module.params
     wish = Wish(
         params["name"], params["peer_url"].rstrip("/"), params["state"], has_data(params["data_dir"]), params["spare"]
@@ -243,7 +243,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except RefusedError as error:
+    except Refusal as error:
         module.fail_json(msg=f"etcd's members stay as they are: {error}.")
     except EtcdError as error:
         module.fail_json(msg=str(error))

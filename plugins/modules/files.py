@@ -105,22 +105,16 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish im
     parse_mode,
     show,
 )
-
-
-class FilesError(Exception):
-    """A file cannot be written. Parameters: path; found; remedy."""
-
-    def __init__(self, path: str, found: str, remedy: str) -> None:
-        super().__init__(f"{path}: {found}. {remedy}")
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def to_wish(params: dict) -> FileWish:
-    """Return the wish of one element of the option files. Raises FilesError for a mode that is not octal."""
+    """Return the wish of one element of the option files. Raises Refusal for a mode that is not octal."""
     is_folder = params["content"] is None
     try:
         mode = parse_mode(params["mode"] or ("0755" if is_folder else "0644"))
     except ValueError as error:
-        raise FilesError(params["path"], str(error), "Correct the option mode") from error
+        raise Refusal(f"{params['path']}: {error}", "Correct the option mode") from error
     owner = params["owner"]
     return FileWish(params["path"], params["content"], owner, params["group"] or owner, mode, params["sensitive"])
 
@@ -159,24 +153,23 @@ def _group(number: int) -> str:
 
 
 def ids(wish: FileWish) -> tuple[int, int]:
-    """Return the numbers of owner and group. Raises FilesError where the host does not know them."""
+    """Return the numbers of owner and group. Raises Refusal where the host does not know them."""
     try:
         return pwd.getpwnam(wish.owner).pw_uid, grp.getgrnam(wish.group).gr_gid
     except KeyError as error:
-        raise FilesError(
-            wish.path,
-            f"its owner should be {wish.owner}:{wish.group}, which this host does not know",
+        raise Refusal(
+            f"{wish.path}: its owner should be {wish.owner}:{wish.group}, which this host does not know",
             "Install the package that brings this user first",
         ) from error
 
 
 def write(wish: FileWish, difference: Difference, judge: Callable[[str], None]) -> None:
-    """Bring one path to its wish. judge raises FilesError where the file at a path may not be used.
+    """Bring one path to its wish. judge raises Refusal where the file at a path may not be used.
 
-    Raises FilesError or OSError.
+    Raises Refusal or OSError.
     """
     if difference.blocker:
-        raise FilesError(wish.path, difference.blocker, "Move it away and run again")
+        raise Refusal(f"{wish.path}: {difference.blocker}", "Move it away and run again")
     user, group = ids(wish)
     os.makedirs(os.path.dirname(wish.path), mode=0o755, exist_ok=True)
     if wish.content is None:
@@ -204,7 +197,7 @@ def judge_of(module: AnsibleModule, path: str, command: list[str] | None) -> Cal
         code, output, errors = module.run_command([argument.replace("%s", temporary) for argument in command])
         if code:
             found = f"{command[0]} refuses the new content: {(errors or output).strip()}"
-            raise FilesError(path, found, "The file stays as it was")
+            raise Refusal(f"{path}: {found}", "The file stays as it was")
 
     return judge
 
@@ -264,7 +257,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except (FilesError, OSError) as error:
+    except (Refusal, OSError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -71,7 +71,8 @@ backends:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.runtime import ask
-from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import StatsError, parse_stats
+from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import parse_stats
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def main() -> None:
@@ -92,7 +93,7 @@ def main() -> None:
         if module.params["must_answer"]:
             module.fail_json(msg=f"HAProxy does not answer: {message}. Is it running (systemctl status haproxy)?")
         result = {"error": message, "frontends": {}, "backends": {}}
-    except StatsError as error:
+    except Refusal as error:
         module.fail_json(msg=f"{path}: {error}")
     module.exit_json(changed=False, **result)
 

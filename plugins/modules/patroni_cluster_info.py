@@ -137,7 +137,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
     Cluster,
     Expectation,
-    ParseError,
     parse_cluster,
     parse_history,
     unmet,
@@ -148,6 +147,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest 
     PatroniError,
     UntrustedError,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PAUSE_SECONDS = 0.5
 JOURNAL_LINES = 20
@@ -156,7 +156,7 @@ JOURNAL_LINES = 20
 def observe(client: Client, wish: Expectation | None) -> tuple[Cluster, tuple[str, ...]]:
     """Return the cluster and what of the wish is unmet; a member that doesn't answer meets no wish.
 
-    Raises PatroniError where there is no wish and no answer, ParseError for an unknown answer.
+    Raises PatroniError where there is no wish and no answer, Refusal for an unknown answer.
     """
     try:
         cluster = parse_cluster(client.get("/cluster"))
@@ -228,7 +228,7 @@ def main() -> None:
             module.fail_json(msg=message + journal(module, module.params["unit"]), unmet=list(lines))
         history = [asdict(promotion) for promotion in parse_history(client.get("/history"))]
         config = client.get("/config")
-    except (PatroniError, ParseError) as error:
+    except (PatroniError, Refusal) as error:
         module.fail_json(msg=str(error), unmet=[])
     module.exit_json(changed=False, unmet=[], config=config, **describe(cluster, history))
 

@@ -92,9 +92,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError, parse_cluster
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import parse_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.config import (
-    ConfigError,
     apply_patch,
     check,
     patch_for,
@@ -103,10 +102,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.conne
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import read_settings
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import problems
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 
 
 def check_settings(params: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuse settings of PostgreSQL that a running server would not take. Raises ConfigError."""
+    """Refuse settings of PostgreSQL that a running server would not take. Raises Refusals."""
     if not params["login_unix_socket"]:
         return
     settings = read_settings(params["login_unix_socket"], params["login_user"])
@@ -114,11 +114,11 @@ def check_settings(params: dict[str, Any], config: Mapping[str, Any]) -> None:
     if settings is None:
         return
     if found := tuple(problems(parameters, settings, params["extension_prefixes"])):
-        raise ConfigError(found)
+        raise Refusals(found)
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
-    """Read, plan, act, verify; return the result of the module. Raises PatroniError and ConfigError."""
+    """Read, plan, act, verify; return the result of the module. Raises PatroniError and Refusals."""
     wish, purge = module.params["config"], module.params["purge"]
     client = client_of(module.params)
     before = client.get("/config")
@@ -157,11 +157,11 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except ConfigError as error:
+    except Refusals as error:
         module.fail_json(
             msg=f"Patroni's configuration is refused, nothing was sent: {error}", problems=list(error.problems)
         )
-    except (PatroniError, ParseError) as error:
+    except (PatroniError, Refusal) as error:
         module.fail_json(msg=str(error))
 
 

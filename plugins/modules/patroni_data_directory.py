@@ -78,10 +78,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.datadir import (
     DataDirectory,
-    ForeignDataError,
     judge,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import PatroniError, UntrustedError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 CONTROL_BYTES = 8
 
@@ -175,7 +175,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module.params))
-    except (ForeignDataError, PatroniError, OSError) as error:
+    except (Refusal, PatroniError, OSError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -102,7 +102,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.member import (
     Member,
@@ -116,21 +115,18 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest 
     PatroniError,
     UntrustedError,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LOOK_SECONDS = 0.2
 
 
-class MemberError(Exception):
-    """The member is not as asked: what was found and what to do next."""
-
-
 def look(client: Client) -> Member:
-    """Return the member's state, also while PostgreSQL does not run. Raises PatroniError and ParseError."""
+    """Return the member's state, also while PostgreSQL does not run. Raises PatroniError and Refusal."""
     return parse_member(client.get_state())
 
 
 def await_member(client: Client, accept: Callable[[Member], bool], seconds: float, wanted: str) -> Member:
-    """Return the member's state once it is accepted. Raises MemberError when it is not in time, UntrustedError at once."""
+    """Return the member's state once it is accepted. Raises Refusal when it is not in time, UntrustedError at once."""
     deadline = time.monotonic() + seconds
     while True:
         found = ""
@@ -146,12 +142,12 @@ def await_member(client: Client, accept: Callable[[Member], bool], seconds: floa
         except PatroniError as error:
             found = str(error)
         if time.monotonic() >= deadline:
-            raise MemberError(f"not {wanted} after {seconds:g} s: {found}. See its journal (journalctl -u patroni)")
+            raise Refusal(f"not {wanted} after {seconds:g} s: {found}. See its journal (journalctl -u patroni)")
         time.sleep(LOOK_SECONDS)
 
 
 def restart(client: Client, before: Member, params: dict[str, Any]) -> Member:
-    """Restart PostgreSQL. Raises MemberError and PatroniError."""
+    """Restart PostgreSQL. Raises Refusal and PatroniError."""
     client.post("/restart", {}, params["wait"])
     return await_member(
         client, lambda member: member.works and member.started != before.started, params["wait"], "restarted"
@@ -159,7 +155,7 @@ def restart(client: Client, before: Member, params: dict[str, Any]) -> Member:
 
 
 def reinitialize(client: Client, before: Member, params: dict[str, Any]) -> Member:
-    """Copy a replica anew. Raises MemberError and PatroniError."""
+    """Copy a replica anew. Raises Refusal and PatroniError."""
     client.post("/reinitialize", {"force": True}, params["wait"])
     return await_member(
         client, lambda member: member.works and member.started != before.started, params["wait"], "copied anew"
@@ -167,20 +163,20 @@ def reinitialize(client: Client, before: Member, params: dict[str, Any]) -> Memb
 
 
 def reload_member(client: Client, _before: Member, params: dict[str, Any]) -> Member:
-    """Let the member read its configuration. Raises MemberError and PatroniError."""
+    """Let the member read its configuration. Raises Refusal and PatroniError."""
     client.post("/reload", {}, params["timeout"])
     return await_member(client, lambda member: member.works, params["wait"], "running after the reload")
 
 
 def pause(client: Client, _before: Member, params: dict[str, Any]) -> Member:
-    """Pause or resume Patroni, and wait until the member knows. Raises MemberError and PatroniError."""
+    """Pause or resume Patroni, and wait until the member knows. Raises Refusal and PatroniError."""
     wanted = params["state"] == "paused"
     client.patch("/config", {"pause": True if wanted else None})
     return await_member(client, lambda member: member.paused == wanted, params["wait"], params["state"])
 
 
 def tag(client: Client, _before: Member, params: dict[str, Any]) -> Member:
-    """Write the tags, reload, and wait until the member tells them. Raises MemberError, PatroniError and OSError."""
+    """Write the tags, reload, and wait until the member tells them. Raises Refusal, PatroniError and OSError."""
     found = os.stat(params["config_file"])
     replace_file(
         params["config_file"],
@@ -203,10 +199,10 @@ def read_file(path: str) -> str:
 
 
 def is_done(client: Client, member: Member, params: dict[str, Any]) -> bool:
-    """Return whether there is nothing to do. Raises MemberError for what is refused, PatroniError and OSError."""
+    """Return whether there is nothing to do. Raises Refusal for what is refused, PatroniError and OSError."""
     state = params["state"]
     if state == "reinitialized" and member.leads:
-        raise MemberError(
+        raise Refusal(
             f"{member.name} leads, so its data is the cluster's: let another member lead first (switchover.yml). Nothing was changed"
         )
     if state == "restarted":
@@ -279,7 +275,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except (MemberError, PatroniError, ParseError, OSError) as error:
+    except (Refusal, PatroniError, OSError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -142,36 +142,31 @@ answer:
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
     Cluster,
-    ParseError,
     parse_cluster,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.connection import argument_spec, client_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.switchover import (
     Plan,
-    RefusedError,
     Wish,
     plan,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.hold import leads
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.remote import Pools, PoolsError
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.remote import Pools
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import (
-    NoDriverError,
     find_driver,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 
 LOOK_SECONDS = 0.1
 CHECKPOINTS = 3
 SHORT_SECONDS = 1.0
-
-
-class SwitchoverError(Exception):
-    """The leadership did not go where it should: what was found and what to do next."""
 
 
 class Waker(threading.Thread):
@@ -229,7 +224,7 @@ def wish_of(params: dict[str, Any], client: Client) -> Wish:
 
 
 def checkpoint(socket_dir: str, port: int, leader: str) -> list[float]:
-    """Let the primary of this host write its dirty pages; return how long each time took, in seconds. Raises SwitchoverError."""
+    """Let the primary of this host write its dirty pages; return how long each time took, in seconds. Raises Refusal."""
     driver = find_driver()
     taken: list[float] = []
     try:
@@ -239,9 +234,7 @@ def checkpoint(socket_dir: str, port: int, leader: str) -> list[float]:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_is_in_recovery()")
                 if cursor.fetchone()[0]:
-                    raise SwitchoverError(
-                        f"PostgreSQL of this host is a replica: run this on {leader}. Nothing was changed"
-                    )
+                    raise Refusal(f"PostgreSQL of this host is a replica: run this on {leader}. Nothing was changed")
                 while len(taken) < CHECKPOINTS and (not taken or taken[-1] > SHORT_SECONDS):
                     begun = time.monotonic()
                     cursor.execute("CHECKPOINT")
@@ -249,7 +242,7 @@ def checkpoint(socket_dir: str, port: int, leader: str) -> list[float]:
         finally:
             connection.close()
     except driver.Error as error:
-        raise SwitchoverError(f"CHECKPOINT on {leader} failed: {' '.join(str(error).split())}") from error
+        raise Refusal(f"CHECKPOINT on {leader} failed: {' '.join(str(error).split())}") from error
     return taken
 
 
@@ -271,7 +264,7 @@ def holds_lock(client: Client) -> bool:
 
 
 def pools_of(params: dict[str, Any]) -> Pools | None:
-    """Return connections to the pools to pause. Raises PoolsError and NoDriverError."""
+    """Return connections to the pools to pause. Raises Refusal."""
     wish = params["pools"]
     if not wish:
         return None
@@ -285,26 +278,38 @@ def pools_of(params: dict[str, Any]) -> Pools | None:
         "sslcert": params["client_cert"],
         "sslkey": params["client_cert"],
     }
-    return Pools(find_driver(), wish["hosts"], access)
+    driver = find_driver()
+    with unpaused():
+        return Pools(driver, wish["hosts"], access)
+
+
+@contextlib.contextmanager
+def unpaused() -> Iterator[None]:
+    """Say of a refusal in the block that clients were not held."""
+    try:
+        yield
+    except Refusal as error:
+        raise Refusal(f"No switchover, the pools go on: {error}.") from error
 
 
 def switch_paused(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan) -> dict[str, Any]:
-    """Pause the pools, if any, and switch; where that fails, resume them. Raises what switch() raises, and PoolsError."""
+    """Pause the pools, if any, and switch; where that fails, resume them. Raises what switch() raises."""
     pools = pools_of(module.params)
     if pools is None:
         return switch(module, client, cluster, chosen)
-    took = pools.pause(module.params["pools"]["pause_timeout"])
+    with unpaused():
+        took = pools.pause(module.params["pools"]["pause_timeout"])
     try:
         return {**switch(module, client, cluster, chosen), "pause_took": took}
-    except (SwitchoverError, PatroniError, ParseError):
+    except (Refusal, PatroniError):
         # Each host resumes its pools anyway; what went wrong with the switchover is the news.
-        with contextlib.suppress(PoolsError):
+        with contextlib.suppress(Refusal):
             pools.resume()
         raise
 
 
 def switch(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan) -> dict[str, Any]:
-    """Ask Patroni and watch; return seconds and answer. Raises SwitchoverError, PatroniError and ParseError."""
+    """Ask Patroni and watch; return seconds and answer. Raises Refusal and PatroniError."""
     candidate = cluster.member(chosen.candidate)
     base = candidate.api_url if candidate else ""
     new = client_of(module.params, base.removesuffix("/patroni"))
@@ -317,9 +322,9 @@ def switch(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan
             waker.start()
             waker = None
         if request.refused is not None:
-            raise SwitchoverError(f"Patroni refused: {request.refused}. {chosen.leader} still leads")
+            raise Refusal(f"Patroni refused: {request.refused}. {chosen.leader} still leads")
         if time.monotonic() - begun > module.params["wait"]:
-            raise SwitchoverError(missed(client, chosen, module.params["wait"], request))
+            raise Refusal(missed(client, chosen, module.params["wait"], request))
         time.sleep(LOOK_SECONDS)
     if waker:
         waker.start()
@@ -327,7 +332,7 @@ def switch(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan
 
 
 def missed(client: Client, chosen: Plan, wait: float, request: Request) -> str:
-    """Return what to say when the candidate doesn't lead in time. Raises PatroniError and ParseError."""
+    """Return what to say when the candidate doesn't lead in time. Raises PatroniError and Refusal."""
     now = parse_cluster(client.get("/cluster")).leader
     said = request.answer or (str(request.error) if request.error else "nothing")
     who = f"{now.name} leads now" if now else "nobody leads now"
@@ -392,11 +397,9 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except RefusedError as error:
+    except Refusals as error:
         module.fail_json(msg=f"No switchover, nothing was changed: {error}.", problems=list(error.problems))
-    except PoolsError as error:
-        module.fail_json(msg=f"No switchover, the pools go on: {error}.")
-    except (SwitchoverError, PatroniError, ParseError, NoDriverError) as error:
+    except (Refusal, PatroniError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -152,14 +152,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 POLL_SECONDS = 0.5
 LOG_LINES = 15
 AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL", "--")
-
-
-class StepError(Exception):
-    """A step can't be done. The text says why and what to do."""
 
 
 class Restore:
@@ -177,7 +174,7 @@ class Restore:
         folder = os.path.dirname(self.params["state_file"])
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         if not locked(descriptor, self.params["timeout"]):
-            raise StepError(
+            raise Refusal(
                 f"a step of an earlier run is still at work after {self.params['timeout']} s (restore_timeout): "
                 f"see who it is with: fuser -v {folder}"
             )
@@ -189,7 +186,7 @@ class Restore:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise StepError(f"{self.params['state_file']} is damaged ({error}): look at it and delete it") from error
+            raise Refusal(f"{self.params['state_file']} is damaged ({error}): look at it and delete it") from error
 
     def _save(self, **changes: Any) -> None:
         self.state = {**self.state, **changes}
@@ -213,13 +210,13 @@ class Restore:
 
     def _aside(self) -> str:
         if not self.params["id"]:
-            raise StepError("id is missing")
+            raise Refusal("id is missing")
         return f"{self.data_dir}.before-{self.params['id']}"
 
     def _control(self, folder: str) -> dict[str, str]:
         code, out, err = self._run("env", "LC_ALL=C", self._program("pg_controldata"), folder)
         if code:
-            raise StepError(f"{folder} can't be read: {err.strip()}")
+            raise Refusal(f"{folder} can't be read: {err.strip()}")
         pairs = (line.partition(":") for line in out.splitlines())
         return {name.strip(): value.strip() for name, _colon, value in pairs}
 
@@ -241,7 +238,7 @@ class Restore:
         wish = {key: self.params[key] for key in ("type", "target", "label", "timeline", "exclusive")}
         if self.state and self.state["reached"] != "done":
             if self.state["wish"] != wish:
-                raise StepError(
+                raise Refusal(
                     f"a restore to {self.state['wish']['type']} {self.state['wish']['target']} is not finished (reached: "
                     f"{self.state['reached']}): go on with the same target, or go back with restore_action=back"
                 )
@@ -252,7 +249,7 @@ class Restore:
         timeline = wish["timeline"] or int(control["Latest checkpoint's TimeLineID"])
         code, out, err = self._pgbackrest("--log-level-console=off", "--output=json", "info")
         if code:
-            raise StepError(f"the repositories can't be read: {err.strip() or out.strip()}")
+            raise Refusal(f"the repositories can't be read: {err.strip() or out.strip()}")
         stanza = repository.parse(out, self.params["stanza"])
         chosen = recovery.plan(
             stanza,
@@ -287,7 +284,7 @@ class Restore:
             path = os.path.join(folder, "history")
             code, out, err = self._pgbackrest("--no-archive-async", "archive-get", f"{timeline:08X}.history", path)
             if code:
-                raise StepError(f"the archive has no history of timeline {timeline}: {err.strip() or out.strip()}")
+                raise Refusal(f"the archive has no history of timeline {timeline}: {err.strip() or out.strip()}")
             with open(path, encoding="utf-8") as stream:
                 return recovery.parse_history(stream.read())
         finally:
@@ -299,9 +296,9 @@ class Restore:
         if os.path.exists(target) or not os.path.exists(self.data_dir):
             return {"changed": False}
         if self._runs():
-            raise StepError(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
+            raise Refusal(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
         if os.listdir(os.path.join(self.data_dir, "pg_tblspc")):
-            raise StepError(f"{self.data_dir} has tablespaces, which this way of restoring does not keep aside")
+            raise Refusal(f"{self.data_dir} has tablespaces, which this way of restoring does not keep aside")
         if not self.module.check_mode:
             os.rename(self.data_dir, target)
         return {"changed": True}
@@ -313,7 +310,7 @@ class Restore:
         if self.module.check_mode:
             return {"changed": True}
         if not os.path.exists(self._aside()):
-            raise StepError(f"{self._aside()} is not there: the old data must be aside first")
+            raise Refusal(f"{self._aside()} is not there: the old data must be aside first")
         # What an interrupted restore left. The old data is aside, and PostgreSQL was never started in here.
         for path in (self.data_dir, os.path.join(self.params["spool_dir"], "archive")):
             if os.path.exists(path):
@@ -323,7 +320,7 @@ class Restore:
         os.chown(self.data_dir, user.pw_uid, user.pw_gid)
         code, out, err = self._pgbackrest("--log-level-console=warn", *self.state["arguments"], "restore")
         if code:
-            raise StepError(f"pgBackRest could not restore {self.state['backup']}: {out.strip()} {err.strip()}")
+            raise Refusal(f"pgBackRest could not restore {self.state['backup']}: {out.strip()} {err.strip()}")
         self._save(reached="restored")
         return {"changed": True}
 
@@ -345,7 +342,7 @@ class Restore:
             self._wait_for_end_of_recovery(log)
             failed = [probe["query"] for probe in self.params["probes"] if self._ask(probe) != "t"]
             if failed:
-                raise StepError(f"recovery ended, but these probes did not return true: {'; '.join(failed)}")
+                raise Refusal(f"recovery ended, but these probes did not return true: {'; '.join(failed)}")
             timeline, position = self._ask(
                 {"database": "postgres", "query": "SELECT pg_walfile_name(pg_current_wal_lsn()), pg_current_wal_lsn()"}
             ).split("|")
@@ -358,13 +355,13 @@ class Restore:
         if self._runs():
             code, out, err = self._run(self._program("pg_ctl"), "-D", self.data_dir, "-m", "fast", "-w", "stop")
             if code:
-                raise StepError(f"PostgreSQL does not stop: {out.strip()} {err.strip()}")
+                raise Refusal(f"PostgreSQL does not stop: {out.strip()} {err.strip()}")
 
     def _ask(self, probe: dict[str, str]) -> str:
         command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", self.params["socket_dir"]]
         code, out, err = self._run(*command, "-d", probe["database"], "-c", probe["query"])
         if code:
-            raise StepError(f"{probe['query']}: {err.strip()}")
+            raise Refusal(f"{probe['query']}: {err.strip()}")
         return out.strip()
 
     def _wait_for_end_of_recovery(self, log: str) -> None:
@@ -384,9 +381,9 @@ class Restore:
             if code == 0 and out.strip() == "f":
                 return
             if not self._runs():
-                raise StepError(f"PostgreSQL stopped before the target was reached. {self._why(log)}")
+                raise Refusal(f"PostgreSQL stopped before the target was reached. {self._why(log)}")
             if time.monotonic() > deadline:
-                raise StepError(
+                raise Refusal(
                     f"recovery took longer than {self.params['timeout']} s (restore_timeout). {self._why(log)}"
                 )
             time.sleep(POLL_SECONDS)
@@ -414,7 +411,7 @@ class Restore:
             return {"changed": False}
         # What a killed `prove` left running is ended here; anything else is not ours.
         if self.state.get("reached") != "restored" and os.path.exists(self.data_dir) and self._runs():
-            raise StepError(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
+            raise Refusal(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
         if not self.module.check_mode:
             if os.path.exists(self.data_dir):
                 self._stop()
@@ -433,7 +430,7 @@ class Restore:
     def cleanup(self) -> dict[str, Any]:
         """Delete the data directories that were kept."""
         if self.state and self.state["reached"] != "done":
-            raise StepError(f"a restore is not finished (reached: {self.state['reached']}): finish it or go back first")
+            raise Refusal(f"a restore is not finished (reached: {self.state['reached']}): finish it or go back first")
         kept = self._kept()
         if not self.module.check_mode:
             for path in kept:
@@ -470,7 +467,7 @@ def main() -> None:
     try:
         restore = Restore(module)
         result = getattr(restore, module.params["step"])()
-    except (StepError, recovery.TargetError, repository.AnswerError) as error:
+    except Refusal as error:
         module.fail_json(msg=f"{module.params['step']}: {error}")
     except OSError as error:
         module.fail_json(

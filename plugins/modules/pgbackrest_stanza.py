@@ -74,10 +74,10 @@ missing:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.repository import (
-    AnswerError,
     Stanza,
     parse,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 MISMATCH = "do not match the database"
 BUSY = "unable to acquire lock"
@@ -90,7 +90,7 @@ def pgbackrest(module: AnsibleModule, *arguments: str) -> tuple[int, str, str]:
 
 
 def read(module: AnsibleModule) -> Stanza:
-    """Return what the repositories hold; failure ends the module. Raises AnswerError."""
+    """Return what the repositories hold; failure ends the module. Raises Refusal."""
     code, out, err = pgbackrest(module, "--log-level-console=off", "--output=json", "info")
     if code:
         module.fail_json(msg=f"pgBackRest can't look into its repositories: {err.strip() or out.strip()}")
@@ -153,7 +153,7 @@ def main() -> None:
         module.exit_json(changed=False, actions=[], missing=[])
     try:
         before = read(module)
-    except AnswerError as error:
+    except Refusal as error:
         module.fail_json(msg=str(error))
     if before.broken:
         faults = "; ".join(f"repository {number}: {text}" for number, text in sorted(before.broken.items()))

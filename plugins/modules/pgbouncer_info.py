@@ -82,13 +82,13 @@ databases:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import ConsoleError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pools import parse_databases, parse_pools
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def read(path: str, user: str, timeout: float) -> dict[str, object]:
-    """Return version, pools and databases. Raises ConsoleError."""
+    """Return version, pools and databases. Raises Refusal."""
     with connect(path, user, timeout) as console:
         return {
             "error": "",
@@ -111,7 +111,7 @@ def main() -> None:
     )
     try:
         result = read(module.params["socket"], module.params["user"], module.params["timeout"])
-    except ConsoleError as error:
+    except Refusal as error:
         if module.params["must_answer"]:
             module.fail_json(msg=f"PgBouncer does not answer: {error}. Is it running (systemctl status pgbouncer)?")
         result = {"error": str(error), "version": "", "pools": [], "databases": []}

@@ -158,12 +158,12 @@ import uuid
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import ConsoleError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import (
     connect,
     is_paused,
     predecessors,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 UNIT = "holdfast-pgbouncer-hold.service"
 PROGRAM = "/usr/local/lib/holdfast/pgbouncer/pgbouncer-hold"
@@ -176,13 +176,13 @@ LOOK_SECONDS = 0.1
 
 
 def paused(params: dict[str, Any]) -> bool:
-    """Return whether the pools are paused. Raises ConsoleError."""
+    """Return whether the pools are paused. Raises Refusal."""
     with connect(params["socket"], params["user"], params["timeout"]) as console:
         return is_paused(console)
 
 
 def command(params: dict[str, Any], statement: str) -> None:
-    """Run a command on the console. Raises ConsoleError."""
+    """Run a command on the console. Raises Refusal."""
     with connect(params["socket"], params["user"], params["timeout"]) as console:
         console.rows(statement)
 
@@ -261,7 +261,7 @@ def pause(module: AnsibleModule) -> dict[str, Any]:
 
 
 def resume(module: AnsibleModule, before: bool, is_held: bool) -> None:
-    """End a hold, and a pause that nobody holds. Raises ConsoleError."""
+    """End a hold, and a pause that nobody holds. Raises Refusal."""
     deadline = time.monotonic() + module.params["patience"]
     while is_held and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
@@ -276,7 +276,7 @@ def resume(module: AnsibleModule, before: bool, is_held: bool) -> None:
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Read, act, verify; return the result of the module. Raises ConsoleError."""
+    """Read, act, verify; return the result of the module. Raises Refusal."""
     wish, act = module.params["state"], not module.check_mode
     before, is_held = paused(module.params), held(module)
     found: dict[str, Any] = {}
@@ -344,7 +344,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except ConsoleError as error:
+    except Refusal as error:
         module.fail_json(msg=f"PgBouncer does not answer: {error}. Is it running (systemctl status pgbouncer)?")
 
 

@@ -113,18 +113,15 @@ import secrets
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import NoDriverError, find_driver
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import find_driver
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.scram import SALT_BYTES, matches, verifier
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 CONNECT_SECONDS = 5
 
 
-class PasswordError(Exception):
-    """Passwords cannot be changed, or pools not told; says which, why, and what to do."""
-
-
 class Pools:
-    """Consoles of PgBouncers, open before anything changes. Raises PasswordError where one cannot be reached."""
+    """Consoles of PgBouncers, open before anything changes. Raises Refusal where one cannot be reached."""
 
     def __init__(self, driver: Any, wish: dict[str, Any]) -> None:
         self._driver, self._wish = driver, wish
@@ -153,10 +150,10 @@ class Pools:
                 return self._connect(name, "pgbouncer", self._wish["user"], password)
             except self._driver.Error as error:
                 said = line(error)
-        raise PasswordError(f"nothing was changed: PgBouncer of {name} cannot be reached: {said}")
+        raise Refusal(f"nothing was changed: PgBouncer of {name} cannot be reached: {said}")
 
     def reload(self) -> None:
-        """Have them read their files again. Raises PasswordError."""
+        """Have them read their files again. Raises Refusal."""
         for name in self._consoles:
             self._ask(name, "RELOAD")
 
@@ -176,14 +173,14 @@ class Pools:
                 columns = [column[0] for column in cursor.description or ()]
                 return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()] if columns else []
         except self._driver.Error as error:
-            raise PasswordError(f"PgBouncer of {name} failed at {command}: {line(error)}. Run it again") from error
+            raise Refusal(f"PgBouncer of {name} failed at {command}: {line(error)}. Run it again") from error
 
     def learn(self, pair: tuple[str, str, str], password: str) -> None:
-        """Log in to a pool. Raises PasswordError."""
+        """Log in to a pool. Raises Refusal."""
         try:
             self._connect(*pair, password).close()
         except self._driver.Error as error:
-            raise PasswordError(
+            raise Refusal(
                 f"the password of {pair[2]} is changed, but the login to {pair[1]} through PgBouncer of {pair[0]} fails: "
                 f"{line(error)}. Run it again"
             ) from error
@@ -195,12 +192,12 @@ def line(error: Exception) -> str:
 
 
 def differing(cursor: Any, wished: dict[str, str]) -> list[str]:
-    """Return the roles whose password is another one. Raises PasswordError where a role is missing."""
+    """Return the roles whose password is another one. Raises Refusal where a role is missing."""
     cursor.execute("SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = ANY(%s)", (list(wished),))
     found = dict(cursor.fetchall())
     missing = sorted(set(wished) - set(found))
     if missing:
-        raise PasswordError(f"nothing was changed: roles {', '.join(missing)} do not exist; run site.yml first")
+        raise Refusal(f"nothing was changed: roles {', '.join(missing)} do not exist; run site.yml first")
     return [name for name, password in wished.items() if not matches(found[name], password)]
 
 
@@ -213,7 +210,7 @@ def change(cursor: Any, name: str, password: str) -> None:
 
 
 def run(module: AnsibleModule, driver: Any) -> dict[str, object]:
-    """Read, act, let the pools learn; return the result. Raises PasswordError and the driver's errors."""
+    """Read, act, let the pools learn; return the result. Raises Refusal and the driver's errors."""
     params = module.params
     wished = {user["name"]: user["password"] for user in params["users"]}
     connection = driver.connect(
@@ -269,7 +266,7 @@ def main() -> None:
     try:
         driver = find_driver()
         module.exit_json(**run(module, driver))
-    except (PasswordError, NoDriverError) as error:
+    except Refusal as error:
         module.fail_json(msg=f"passwords: {error}")
     except driver.Error as error:
         module.fail_json(msg=f"passwords: PostgreSQL of this host: {line(error)}. Run it again")

@@ -235,10 +235,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import FAIL_ON, at_least, to_dict, worst
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import (
-    NoDriverError,
     Target,
     find_driver,
     read_servers,
@@ -246,7 +244,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.re
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import (
     Declared,
     Limits,
-    UnreadableStateError,
     check,
     mark_stalled,
     patroni_from_rest,
@@ -254,6 +251,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.re
     summarize,
     waits_for_replay,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PAIRS = {
     "lag_bytes": "int",
@@ -270,7 +268,7 @@ def main():
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     try:
         findings, result = run(module.params, find_driver())
-    except (NoDriverError, ParseError, UnreadableStateError, ValueError) as error:
+    except (Refusal, ValueError) as error:
         module.fail_json(msg=str(error))
     grave = at_least(findings, module.params["fail_on"])
     if grave:
@@ -312,7 +310,7 @@ def run(params, driver):
     """Read the cluster and judge it.
 
     Parameters: params, the module's; driver, psycopg or psycopg2. Returns the findings and what the module returns.
-    Raises ValueError for options that contradict each other, UnreadableStateError for answers that make no sense.
+    Raises ValueError for options that contradict each other, Refusal for answers that make no sense.
     """
     limits = limits_of(params)
     if not params["members"] and not params["patroni_urls"]:

@@ -138,6 +138,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.st
     problems,
     with_block,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 USER = "postgres"
 SOCKET_DIR = "/var/run/postgresql"
@@ -162,12 +163,8 @@ SELECT json_build_object(
 UNLOGGED = "SELECT count(*) FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r'"
 
 
-class StandaloneError(Exception):
-    """The server can't be handled as asked: what was found and what to do."""
-
-
 class Standalone:
-    """One server of Debian's layout. Every method raises StandaloneError."""
+    """One server of Debian's layout. Every method raises Refusal."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
@@ -179,21 +176,21 @@ class Standalone:
         environment = {"LC_ALL": "C", "PGAPPNAME": "adopt"}
         code, out, errors = self._module.run_command(words, data=text, environ_update=environment, cwd="/")
         if code != 0:
-            raise StandaloneError(f"{words[0]} failed: {(errors or out).strip()[-500:]}")
+            raise Refusal(f"{words[0]} failed: {(errors or out).strip()[-500:]}")
         return out
 
     def _find(self) -> Listed:
         path = self._module.get_bin_path("pg_lsclusters")
         if path is None:
-            raise StandaloneError("it has no PostgreSQL of Debian's layout (pg_lsclusters is missing)")
+            raise Refusal("it has no PostgreSQL of Debian's layout (pg_lsclusters is missing)")
         clusters = parse_clusters(self._run([path, "--no-header"]))
         for found in clusters:
             if (found.version, found.name) == (self._version, self._name):
                 if not os.path.exists(os.path.join(found.data_dir, "PG_VERSION")):
-                    raise StandaloneError(f"{found.data_dir} of {self.folder} is no data directory")
+                    raise Refusal(f"{found.data_dir} of {self.folder} is no data directory")
                 return found
         names = ", ".join(f"{found.version}/{found.name}" for found in clusters) or "none"
-        raise StandaloneError(
+        raise Refusal(
             f"{self.folder} is not there, found are: {names}. The cluster is of PostgreSQL {self._version}: another major version "
             "has to be upgraded first (pg_upgradecluster), another name is given as adopt_name"
         )
@@ -253,18 +250,16 @@ def checked(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
     if standalone.adopted and not standalone.listed.is_online:
         state, position = standalone.control()
         if state not in STOPPED_STATES:
-            raise StandaloneError(
-                f"it was stopped for the adoption, but its data is in state '{state}', not 'shut down'"
-            )
+            raise Refusal(f"it was stopped for the adoption, but its data is in state '{state}', not 'shut down'")
         return {"changed": False, "position": position}
     if not standalone.listed.is_online:
-        raise StandaloneError(f"it is in state '{standalone.listed.status}', allowed is 'online': start it")
+        raise Refusal(f"it is in state '{standalone.listed.status}', allowed is 'online': start it")
     server, data = look(standalone)
     wish = module.params["target"]
     target = Target(wish["version"], {name: str(value) for name, value in wish["settings"].items()}, wish["glibc"])
     found = problems(server, target, module.params["accept"], module.params["certificate"])
     if found:
-        raise StandaloneError("; ".join(found))
+        raise Refusal("; ".join(found))
     return {"changed": False, "system": data["system"], "settings": data["declared"] or {}}
 
 
@@ -294,7 +289,7 @@ def followable(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
         write(hba_file, wished, 0o640)
         bad = standalone.sql("SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL")
         if bad != "0":
-            raise StandaloneError(f"{hba_file} has lines that PostgreSQL doesn't take (pg_hba_file_rules)")
+            raise Refusal(f"{hba_file} has lines that PostgreSQL doesn't take (pg_hba_file_rules)")
         standalone.sql("SELECT pg_reload_conf()")
     return {"changed": changed, "system": data["system"]}
 
@@ -313,7 +308,7 @@ def stopped(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
         standalone.systemctl("stop")
     state, position = standalone.control()
     if state not in STOPPED_STATES:
-        raise StandaloneError(f"it doesn't stop, its data is in state '{state}'")
+        raise Refusal(f"it doesn't stop, its data is in state '{state}'")
     return {"changed": changed, "position": position}
 
 
@@ -330,7 +325,7 @@ ACTIONS = {"checked": checked, "followable": followable, "stopped": stopped, "st
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Read, act, read again; return the result of the module. Raises StandaloneError."""
+    """Read, act, read again; return the result of the module. Raises Refusal."""
     standalone = Standalone(module)
     before = standalone.listed.status
     result = ACTIONS[module.params["state"]](module, standalone)
@@ -371,7 +366,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except StandaloneError as error:
+    except Refusal as error:
         module.fail_json(
             msg=f"The standalone PostgreSQL {module.params['version']}/{module.params['name']} can't be adopted: {error}."
         )

@@ -99,7 +99,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import NoDriverError, find_driver
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import find_driver
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 WHO = "SELECT host(inet_server_addr()), pg_is_in_recovery()"
 SHOW = "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name"
@@ -166,7 +167,7 @@ def main() -> None:
     )
     try:
         asker = Asker(find_driver(), module.params)
-    except NoDriverError as error:
+    except Refusal as error:
         module.fail_json(msg=str(error))
     places = [(balancer, port) for balancer in module.params["balancers"] for port in module.params["ports"]]
     with ThreadPoolExecutor(max_workers=max(1, len(places))) as workers:

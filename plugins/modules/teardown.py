@@ -69,8 +69,8 @@ import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from ansible_collections.holdfast.persistence.plugins.module_utils.teardown import (
-    RefusedError,
     Unit,
     check_paths,
     describe,
@@ -169,7 +169,7 @@ def main() -> None:
     )
     try:
         wished = check_paths(module.params["paths"], read_mounts())
-    except RefusedError as error:
+    except Refusals as error:
         module.fail_json(msg=f"Nothing was stopped or deleted: {error}")
     units = [unit for unit in read_units(module, module.params["units"]) if unit.load != "not-found" or unit.runs]
     paths = [path for path in wished if there(path)]

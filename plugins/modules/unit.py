@@ -128,6 +128,7 @@ from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit import (
     PROPERTIES,
     SEARCH_PATH,
@@ -135,7 +136,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit 
     Plan,
     Record,
     Status,
-    UnitError,
     Wish,
     has_unloaded_files,
     make_plan,
@@ -160,11 +160,11 @@ class Systemd:
         self._systemctl = module.get_bin_path("systemctl", required=True)
 
     def show(self) -> Status:
-        """Read the unit by one call. Raises UnitError where systemd does not answer."""
+        """Read the unit by one call. Raises Refusal where systemd does not answer."""
         command = [self._systemctl, "show", self._name, "--property=" + ",".join(PROPERTIES)]
         code, out, err = self._run(command)
         if code != 0:
-            raise UnitError(self._name, f"systemctl show failed: {err.strip()}", "Is systemd running on this host?")
+            raise Refusal(f"{self._name}: systemctl show failed: {err.strip()}", "Is systemd running on this host?")
         status = parse_status(out, time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))
         return replace(
             status,
@@ -173,7 +173,7 @@ class Systemd:
         )
 
     def do(self, action: str, no_block: bool) -> None:
-        """Carry out one action of a plan. Raises UnitError with the unit's last log lines where it fails."""
+        """Carry out one action of a plan. Raises Refusal with the unit's last log lines where it fails."""
         verb = {"daemon_reload": "daemon-reload", "reset_failed": "reset-failed", "wait": "start"}.get(action, action)
         command = [self._systemctl, verb]
         if action != "daemon_reload":
@@ -184,13 +184,13 @@ class Systemd:
         if code != 0:
             raise self.failure(f"systemctl {verb} failed: {(err or out).strip()}")
 
-    def failure(self, found: str) -> UnitError:
+    def failure(self, found: str) -> Refusal:
         """Return an error that carries the last lines of the unit's journal."""
         journalctl = self._module.get_bin_path("journalctl", required=True)
         command = [journalctl, "--unit", self._name, "--lines", str(JOURNAL_LINES), "--no-pager", "--output", "cat"]
         code, out, err = self._run(command)
         journal = out.strip() if code == 0 else f"(journalctl failed: {err.strip()})"
-        return UnitError(self._name, found, f"The last lines of its journal:\n{journal or '(empty)'}")
+        return Refusal(f"{self._name}: {found}", f"The last lines of its journal:\n{journal or '(empty)'}")
 
     def _run(self, command: list[str]) -> tuple[int, str, str]:
         return self._module.run_command(command, environ_update={"LC_ALL": "C", "SYSTEMD_COLORS": "0"})
@@ -252,13 +252,13 @@ def reload_manager_for_new_unit(systemd: Systemd, status: Status, check_mode: bo
 
 
 def refuse_missing(wish: Wish, status: Status, check_mode: bool) -> None:
-    """Raise UnitError for a unit that is not there, except in check mode, where its package may be missing only yet."""
+    """Raise Refusal for a unit that is not there, except in check mode, where its package may be missing only yet."""
     if status.load_state == "not-found" and not check_mode and (wish.state == "started" or wish.enabled):
-        raise UnitError(wish.name, "systemd does not find the unit", "Install its package, or correct the name")
+        raise Refusal(f"{wish.name}: systemd does not find the unit", "Install its package, or correct the name")
 
 
 def carry_out(systemd: Systemd, plan: Plan, status: Status, no_block: bool) -> Status:
-    """Do what the plan says and return the unit's state after it. Raises UnitError where the unit is not up then."""
+    """Do what the plan says and return the unit's state after it. Raises Refusal where the unit is not up then."""
     actions = [action for action in plan.actions if not (no_block and action == "wait")]
     if not actions:
         return status
@@ -275,7 +275,7 @@ def carry_out(systemd: Systemd, plan: Plan, status: Status, no_block: bool) -> S
 
 
 def wait_for_guard(module: AnsibleModule, name: str, guard: list[str], timeout: int) -> None:
-    """Return once the command succeeds. Raises UnitError with its output if it does not within timeout seconds."""
+    """Return once the command succeeds. Raises Refusal with its output if it does not within timeout seconds."""
     deadline = time.monotonic() + timeout
     while True:
         code, out, err = module.run_command(guard, environ_update={"LC_ALL": "C"})
@@ -283,9 +283,8 @@ def wait_for_guard(module: AnsibleModule, name: str, guard: list[str], timeout: 
             return
         if time.monotonic() >= deadline:
             said = (err or out).strip()
-            raise UnitError(
-                name,
-                f"not restarted, because its guard `{' '.join(guard)}` still fails after {timeout} s: {said}",
+            raise Refusal(
+                f"{name}: not restarted, because its guard `{' '.join(guard)}` still fails after {timeout} s: {said}",
                 "Bring what the guard names back to health, then run again",
             )
         time.sleep(GUARD_PAUSE_SECONDS)
@@ -377,8 +376,8 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except UnitError as error:
-        module.fail_json(msg=str(error), unit=error.unit)
+    except Refusal as error:
+        module.fail_json(msg=str(error), unit=module.params["name"])
     except OSError as error:
         module.fail_json(msg=f"{module.params['name']}: {error}")
 

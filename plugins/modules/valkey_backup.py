@@ -151,14 +151,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError, Giver
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import Giver
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_take import Taking, Wish, take
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 MEBIBYTE = 1 << 20
 
@@ -181,9 +180,9 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def wish_from(params: dict[str, Any]) -> Wish:
-    """Return what the parameters ask for. Raises ShapeError for addresses that are none, BackupError for limits."""
+    """Return what the parameters ask for. Raises Refusal for addresses that are none, Refusal for limits."""
     if params["max_pause"] < 1 or params["samples"] < 0 or params["rate_limit"] < 0:
-        raise BackupError(
+        raise Refusal(
             f"max_pause {params['max_pause']}, samples {params['samples']}, rate_limit {params['rate_limit']}",
             "max_pause takes 1 or more, the others 0 or more",
         )
@@ -210,7 +209,7 @@ def planned(givers: tuple[Giver, ...]) -> list[dict[str, str]]:
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Do what the parameters ask for. Returns the result. Raises BackupError, ValkeyError, TopologyError, OSError."""
+    """Do what the parameters ask for. Returns the result. Raises Refusal, ValkeyError, OSError."""
     begin = time.monotonic()
     wish, options = wish_from(module.params), connection.options_from(module.params)
     if module.check_mode:
@@ -242,7 +241,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except (BackupError, contexts.BackupError, ValkeyError, TopologyError, ShapeError) as error:
+    except (Refusal, ValkeyError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{module.params['backup_dir']}: {error}. Nothing was kept of this backup")

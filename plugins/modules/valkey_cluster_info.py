@@ -146,6 +146,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
@@ -156,7 +157,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import State
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
     Node,
-    TopologyError,
     View,
     parse_info,
     parse_nodes,
@@ -205,7 +205,7 @@ def described(node: Node, state: State | None, error: str, states: Mapping[str, 
 
 
 def look(module: AnsibleModule) -> dict[str, Any]:
-    """Ask the servers and return the result. Raises ValkeyError, TopologyError."""
+    """Ask the servers and return the result. Raises ValkeyError, Refusal."""
     seed = Endpoint(module.params["host"], module.params["port"])
     with Fleet(connection.options_from(module.params)) as fleet:
         info = parse_info(fleet.client(seed).call("CLUSTER", "INFO"))
@@ -241,7 +241,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = look(module)
-    except (ValkeyError, TopologyError) as error:
+    except (ValkeyError, Refusal) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **result)
 

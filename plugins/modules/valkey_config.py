@@ -198,8 +198,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
-    ConfigError,
     Plan,
     changed_users,
     check_apart,
@@ -216,7 +216,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.c
     unknown_settings,
     version_numbers,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import NotRunningError, ReplyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.running import Server, digest
 
 # Settings whose values stay out of results.
@@ -249,7 +248,7 @@ class Instance:
     loaded: list[str] = field(default_factory=list)
 
     def suit(self, version: str) -> None:
-        """Take the configuration of a version. Raises ConfigError."""
+        """Take the configuration of a version. Raises Refusal."""
         self.text = for_version(self.template, version)
         self.wished = parse_config(self.text, self.path)
 
@@ -308,7 +307,7 @@ class Work:
         self.changed = False
 
     def run(self) -> dict[str, Any]:
-        """Return the module's result. Raises ConfigError, OSError."""
+        """Return the module's result. Raises Refusal, OSError."""
         instances = self.instances()
         if not self.check:
             self.ids()
@@ -335,7 +334,7 @@ class Work:
         }
 
     def instances(self) -> list[Instance]:
-        """Return the instances as they shall be. Raises ConfigError for what cannot be."""
+        """Return the instances as they shall be. Raises Refusal for what cannot be."""
         wishes = self.params["instances"]
         check_ports([wish["port"] for wish in wishes])
         fixed = {wish["port"]: self.size(wish) for wish in wishes}
@@ -359,18 +358,18 @@ class Work:
         instance.suit(self.installed)
         missing = [name for name in ("aclfile", "dir", "unixsocket") if not instance.wished.get(name)]
         if missing:
-            raise ConfigError("config", f"directive {missing[0]} is missing", "Add it")
+            raise Refusal(f"config: directive {missing[0]} is missing", "Add it")
         return instance
 
     @staticmethod
     def size(wish: dict[str, Any]) -> int | None:
-        """Return the maxmemory of an instance in bytes, None if it has none of its own. Raises ConfigError."""
+        """Return the maxmemory of an instance in bytes, None if it has none of its own. Raises Refusal."""
         if wish["maxmemory"] is None:
             return None
         size = parse_size(wish["maxmemory"])
         if not size:
             where = f"valkey_instances, port {wish['port']}, maxmemory"
-            raise ConfigError(where, f"{wish['maxmemory']!r} is no size", "Write bytes, or a number with kb, mb or gb")
+            raise Refusal(f"{where}: {wish['maxmemory']!r} is no size", "Write bytes, or a number with kb, mb or gb")
         return size
 
     def connect(self, instance: Instance) -> Server | None:
@@ -383,33 +382,31 @@ class Work:
                 self.params["username"],
                 [self.params["password"], *self.params["previous_passwords"]],
             )
-        except NotRunningError:
+        except ConnectionRefusedError:
             return None
         instance.running = True
         instance.suit(server.version)
         return server
 
     def plan(self, instance: Instance, server: Server) -> Plan:
-        """Return what brings the running server to its configuration. Raises ConfigError for unknown settings."""
+        """Return what brings the running server to its configuration. Raises Refusal for unknown settings."""
         live = server.settings(instance.wished)
         unknown = unknown_settings(instance.wished, live)
         if unknown:
             name, near = next(iter(unknown.items()))
             remedy = f"Did you mean {near}?" if near else "Remove it from valkey_settings"
-            raise ConfigError(server.where, f"this version of the server has no setting {name}", remedy)
+            raise Refusal(f"{server.where}: this version of the server has no setting {name}", remedy)
         plan = make_plan(instance.wished, live, parse_config(instance.on_disk), server.memory.removed, server.version)
         instance.live, instance.restart = dict(plan.live), [*plan.restart, *([PROGRAM] if server.outdated else [])]
         instance.live_before = {name: live[name] for name in plan.live}
         return plan
 
     def ids(self) -> tuple[int, int]:
-        """Return the numbers of the servers' user and group. Raises ConfigError if they are not there."""
+        """Return the numbers of the servers' user and group. Raises Refusal if they are not there."""
         try:
             return pwd.getpwnam(self.params["owner"]).pw_uid, grp.getgrnam(self.params["group"]).gr_gid
         except KeyError as error:
-            raise ConfigError(
-                "valkey", f"the host has no such user or group ({error})", "Install valkey-server"
-            ) from error
+            raise Refusal(f"valkey: the host has no such user or group ({error})", "Install valkey-server") from error
 
     def folders(self, instances: list[Instance]) -> None:
         """Make the data folders, and give those that exist to the servers' user."""
@@ -437,11 +434,11 @@ class Work:
             if server and "aclfile" not in instance.restart:
                 try:
                     self.load_acl(instance, server, path, new)
-                except ReplyError as error:
+                except Refusal as error:
                     if old and old != new:
                         self.write(path, old)
                     remedy = "Correct valkey_users; the servers keep the users they had"
-                    raise ConfigError(server.where, str(error), remedy) from error
+                    raise Refusal(f"{server.where}: {error}", remedy) from error
 
     def load_acl(self, instance: Instance, server: Server, path: str, text: str) -> None:
         """Make one server load the ACL file if it has not, or if somebody changed its users since."""
@@ -467,7 +464,7 @@ class Work:
         self.file(instance.path, instance.on_disk, instance.text, self.masked_config)
 
     def set_live(self, instance: Instance, server: Server) -> None:
-        """Set what can be set, and verify it by reading it back. Raises ConfigError."""
+        """Set what can be set, and verify it by reading it back. Raises Refusal."""
         refused = server.set_live(
             {**instance.live, **{name: instance.wished[name] for name in self.tls_names(instance)}}
         )
@@ -479,7 +476,7 @@ class Work:
             wrong = [name for name in instance.live if not same(name, instance.wished[name], after[name])]
             if wrong:
                 found = f"{wrong[0]} is {after[wrong[0]]!r} after CONFIG SET to {instance.wished[wrong[0]]!r}"
-                raise ConfigError(server.where, found, "Write the value as the server shows it")
+                raise Refusal(f"{server.where}: {found}", "Write the value as the server shows it")
 
     @staticmethod
     def tls_digests(instance: Instance, server: Server) -> dict[str, str]:
@@ -570,7 +567,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**Work(module).run())
-    except (ConfigError, ReplyError) as error:
+    except Refusal as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"valkey_config: {error}")

@@ -116,6 +116,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, failover, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -123,12 +124,10 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     ValkeyError,
     checked,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.failover import Decision, FailoverError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.failover import Decision
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import resolved
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
     Server,
-    TopologyError,
     View,
     parse_nodes,
     parse_server,
@@ -177,7 +176,7 @@ class Run:
         return Endpoint(view.by_id[node].address, view.by_id[node].port)
 
     def decide(self, view: View, servers: Mapping[str, Server]) -> Decision:
-        """Return the decision. Raises FailoverError."""
+        """Return the decision. Raises Refusal."""
         return failover.decide(
             view,
             servers,
@@ -187,11 +186,11 @@ class Run:
         )
 
     def await_offset(self, decision: Decision) -> Decision:
-        """Wait until the replica is close enough. Returns the last decision. Raises FailoverError, ValkeyError."""
+        """Wait until the replica is close enough. Returns the last decision. Raises Refusal, ValkeyError."""
         deadline = time.monotonic() + self.params["wait_timeout"]
         while decision.promote and (decision.lag or 0) > self.params["max_lag"]:
             if time.monotonic() > deadline:
-                raise FailoverError(
+                raise Refusal(
                     f"the replica is {decision.lag} bytes behind after {self.params['wait_timeout']:.0f} s"
                     f" (max_lag {self.params['max_lag']})",
                     "Nothing was changed. Wait for the write burst to end, or raise max_lag or wait_timeout",
@@ -201,7 +200,7 @@ class Run:
         return decision
 
     def act(self, view: View, decision: Decision, members: Mapping[str, Server]) -> float:
-        """Fail over and wait until all members see it. Returns the seconds. Raises FailoverError, ValkeyError."""
+        """Fail over and wait until all members see it. Returns the seconds. Raises Refusal, ValkeyError."""
         endpoint = self.endpoint(view, decision.promote)
         slots = view.by_id[decision.primary].slots
         start = time.monotonic()
@@ -212,7 +211,7 @@ class Run:
             if not late:
                 return now - start
             if now - start > self.params["wait_timeout"]:
-                raise FailoverError(
+                raise Refusal(
                     f"{endpoint} did not take over for all within {self.params['wait_timeout']:.0f} s: {'; '.join(late[:5])}",
                     "Run again; if it stays, see its log and check the bus ports between the hosts",
                 )
@@ -249,7 +248,7 @@ def swapped(view: View, decision: Decision) -> str:
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Do what the parameters ask for. Returns the result. Raises FailoverError, ValkeyError, TopologyError, ShapeError."""
+    """Do what the parameters ask for. Returns the result. Raises Refusal, ValkeyError."""
     with Fleet(connection.options_from(module.params)) as fleet:
         this = Run(module.params, fleet)
         view, servers = this.look()
@@ -270,7 +269,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         if module.check_mode:
             return result
         if decision.risk and not module.params["confirm_loss"]:
-            raise FailoverError(
+            raise Refusal(
                 f"mode {module.params['mode']} needs a confirmation, nothing was changed. What may be lost: {decision.risk}",
                 "To do it all the same, set confirm_loss to true",
             )
@@ -278,7 +277,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             wished = decision
             decision = this.await_offset(decision)
             if (decision.promote, decision.primary) != (wished.promote, wished.primary):
-                raise FailoverError("roles changed while the replica caught up", "Run again")
+                raise Refusal("roles changed while the replica caught up", "Run again")
         result["seconds"] = round(this.act(view, decision, servers), 3)
         return result
 
@@ -295,7 +294,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except (FailoverError, ValkeyError, TopologyError, ShapeError) as error:
+    except (Refusal, ValkeyError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

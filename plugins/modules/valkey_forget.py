@@ -100,6 +100,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, forget
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -108,11 +109,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     ValkeyError,
     checked,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.forget import ForgetError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, resolved
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
-    TopologyError,
     View,
     parse_nodes,
 )
@@ -128,7 +126,7 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def endpoints(items: Sequence[Mapping[str, Any]]) -> list[Endpoint]:
-    """Return where nodes listen. Raises ShapeError."""
+    """Return where nodes listen. Raises Refusal."""
     return [Endpoint(resolved(item["address"]), item["port"]) for item in items]
 
 
@@ -146,14 +144,14 @@ def answering(fleet: Fleet, gone: Sequence[Endpoint]) -> dict[Endpoint, str]:
 def await_plan(
     fleet: Fleet, staying: Sequence[Endpoint], gone: Sequence[Endpoint], seconds: float
 ) -> tuple[list[View], dict[str, str]]:
-    """Return what members see and what is to be forgotten, once the cluster sees it as down. Raises ForgetError."""
+    """Return what members see and what is to be forgotten, once the cluster sees it as down. Raises Refusal."""
     alive = answering(fleet, gone)
     deadline = time.monotonic() + seconds
     while True:
         seen = views(fleet, staying)
         try:
             return seen, forget.plan(seen, gone, alive)
-        except ForgetError:
+        except Refusal:
             # Whom the cluster still sees up, or without a successor, may be seen down a node timeout later.
             if alive or time.monotonic() > deadline:
                 raise
@@ -161,7 +159,7 @@ def await_plan(
 
 
 def carry_out(fleet: Fleet, staying: Sequence[Endpoint], ids: Sequence[str], seconds: float) -> None:
-    """Let every member forget, until none knows the ids any more. Raises ForgetError, ValkeyError."""
+    """Let every member forget, until none knows the ids any more. Raises Refusal, ValkeyError."""
     deadline = time.monotonic() + seconds
     while True:
         replies = fleet.each({e: [("CLUSTER", "FORGET", identity) for identity in ids] for e in staying})
@@ -173,7 +171,7 @@ def carry_out(fleet: Fleet, staying: Sequence[Endpoint], ids: Sequence[str], sec
         if not left:
             return
         if time.monotonic() > deadline:
-            raise ForgetError(f"{', '.join(sorted(left))} come back by gossip", "Run again while all members are up")
+            raise Refusal(f"{', '.join(sorted(left))} come back by gossip", "Run again while all members are up")
         time.sleep(POLL)
 
 
@@ -206,7 +204,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except (ForgetError, ValkeyError, TopologyError, ShapeError) as error:
+    except (Refusal, ValkeyError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

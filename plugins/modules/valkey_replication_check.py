@@ -141,11 +141,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils import findings
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, rules, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Fleet, ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, declared_node
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 ARGUMENTS: dict[str, Any] = {
     "nodes": {"type": "list", "elements": "dict", "required": True, "options": NODE_OPTIONS},
@@ -159,7 +159,7 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def look(module: AnsibleModule) -> list[findings.Finding]:
-    """Ask the servers and return the findings. Raises ShapeError, ValkeyError, TopologyError."""
+    """Ask the servers and return the findings. Raises Refusal, ValkeyError."""
     declared = [declared_node(item) for item in module.params["nodes"]]
     shape.check_declaration(declared)
     limits = rules.Limits(**{n: module.params[n] for n in ("replicas", "lag_warning", "lag_critical", "silence")})
@@ -177,7 +177,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         found = look(module)
-    except (ValkeyError, shape.ShapeError, TopologyError) as error:
+    except (ValkeyError, Refusal) as error:
         module.fail_json(msg=str(error))
     result = {"findings": [findings.to_dict(finding) for finding in found], "worst": findings.worst(found)}
     bad = findings.at_least(found, module.params["fail_on"])

@@ -142,15 +142,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.runner import STORE
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import endpoints
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup, restore, restore_source
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import RestoreError, State
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import State
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_run import Restoring, Wish
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 # For another backup or restore of Valkey on this host.
 LOCK_SECONDS = 10.0
@@ -171,9 +169,9 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def wish_from(params: dict[str, Any], label: str) -> Wish:
-    """Return what the parameters ask for. Raises ShapeError for addresses that are none, RestoreError for limits."""
+    """Return what the parameters ask for. Raises Refusal for addresses that are none, Refusal for limits."""
     if params["compare"] < 0 or params["parallel"] < 1:
-        raise RestoreError(
+        raise Refusal(
             f"compare {params['compare']}, parallel {params['parallel']}", "compare takes 0 or more, parallel 1 or more"
         )
     return Wish(
@@ -234,7 +232,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("valkey or redis"), exception=connection.LIBRARY_ERROR)
     try:
         result = run(module)
-    except (RestoreError, BackupError, contexts.BackupError, ValkeyError, TopologyError, ShapeError) as error:
+    except (Refusal, ValkeyError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error}. Run again: the restore goes on where it was")

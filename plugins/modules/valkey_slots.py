@@ -191,6 +191,7 @@ from fractions import Fraction
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, ranges, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.assignment import Assigner, Request
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
@@ -198,7 +199,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import converge
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.converge import Converger
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import resolved
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import ShapeError, States
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes
 
 SLOTS_OF_NODE = {"node": {"type": "str", "required": True}, "slots": {"type": "str", "required": True}}
@@ -217,7 +218,7 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def request_of(params: Mapping[str, Any]) -> Request:
-    """Return what is asked for. Raises ShapeError for what is no slot and no weight."""
+    """Return what is asked for. Raises Refusal for what is no slot and no weight."""
     return Request(
         layout=_slots_of_nodes("layout", params["layout"]),
         weights=_weights(params["weights"] or {}),
@@ -232,7 +233,7 @@ def _slots_of_nodes(option: str, items: Sequence[Mapping[str, str]] | None) -> t
         try:
             found.append((item["node"], ranges.parse_ranges(item["slots"])))
         except ValueError as error:
-            raise ShapeError(f"{option}, {item['node']}: {error}", "Write slots as 0-99 1000") from error
+            raise Refusal(f"{option}, {item['node']}: {error}", "Write slots as 0-99 1000") from error
     return tuple(found)
 
 
@@ -242,17 +243,17 @@ def _weights(items: Mapping[str, Any]) -> dict[str, Fraction]:
         try:
             found[node] = Fraction(str(value))
         except (ValueError, ZeroDivisionError) as error:
-            raise ShapeError(f"weights, {node}: {value!r} is no number", "Write a number, 0 drains the node") from error
+            raise Refusal(f"weights, {node}: {value!r} is no number", "Write a number, 0 drains the node") from error
         if found[node] < 0:
-            raise ShapeError(f"weights, {node}: {value} is negative", "Write a number, 0 drains the node")
+            raise Refusal(f"weights, {node}: {value} is negative", "Write a number, 0 drains the node")
     return found
 
 
 def find_members(fleet: Fleet, entry: Endpoint) -> list[Endpoint]:
-    """Connect to all members and return where they are; dead ones without slots are left out. Raises ValkeyError, ShapeError."""
+    """Connect to all members and return where they are; dead ones without slots are left out. Raises ValkeyError, Refusal."""
     view = parse_nodes(fleet.client(entry).call("CLUSTER", "NODES"))
     if view.alone and not view.myself.slots:
-        raise ShapeError(f"{entry} is in no cluster", "Form one with valkey_cluster, or name a member")
+        raise Refusal(f"{entry} is in no cluster", "Form one with valkey_cluster, or name a member")
     endpoints = {
         node.id: entry if node.myself else Endpoint(node.address, node.port)
         for node in view.members

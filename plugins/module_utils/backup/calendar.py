@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 SHORTHANDS = frozenset(
     {
         "minutely",
@@ -51,20 +53,16 @@ _LIMITS = {
 }
 
 
-class CalendarError(Exception):
-    """An expression is none. The text names the expression, the part that is wrong and what is allowed there."""
-
-
 def check(expression: str) -> str:
-    """Return a calendar expression with single spaces. Raises CalendarError."""
+    """Return a calendar expression with single spaces. Raises Refusal."""
     words = expression.split()
     if not words or not expression.isascii() or not expression.isprintable():
-        raise CalendarError(f"{expression!r} is no calendar expression, such as 'daily', '03:30' or 'Sun *-*-* 01:00'")
+        raise Refusal(f"{expression!r} is no calendar expression, such as 'daily', '03:30' or 'Sun *-*-* 01:00'")
     normal = " ".join(words)
     try:
         _check_words(list(words))
-    except CalendarError as error:
-        raise CalendarError(f"{expression!r} is no calendar expression: {error}") from None
+    except Refusal as error:
+        raise Refusal(f"{expression!r} is no calendar expression: {error}") from None
     return normal
 
 
@@ -80,7 +78,7 @@ def _check_words(words: list[str]) -> None:
     if words and ":" in words[0]:
         _check_time(words.pop(0))
     if words:
-        raise CalendarError(
+        raise Refusal(
             f"{words[0]!r} has no place there; the order is weekdays, date (*-*-*), time (HH:MM:SS), time zone"
         )
 
@@ -94,9 +92,9 @@ def _check_weekdays(word: str) -> None:
         ends = part.split("..") if ".." in part else part.split("-")
         for end in ends:
             if end not in _DAYS:
-                raise CalendarError(f"{end!r} is no day of the week (Mon to Sun)")
+                raise Refusal(f"{end!r} is no day of the week (Mon to Sun)")
         if len(ends) > 2 or _DAYS[ends[-1]] < _DAYS[ends[0]]:
-            raise CalendarError(f"{part!r} is no range of days: it goes from Mon to Sun, such as Mon..Fri")
+            raise Refusal(f"{part!r} is no range of days: it goes from Mon to Sun, such as Mon..Fri")
 
 
 def _check_date(word: str) -> None:
@@ -104,7 +102,7 @@ def _check_date(word: str) -> None:
     parts = [*head.split("-"), tail] if tilde else word.split("-")
     names = ["year", "month", "day from the end" if tilde else "day"]
     if len(parts) not in (2, 3):
-        raise CalendarError(f"{word!r} is no date: year-month-day or month-day, each may be *")
+        raise Refusal(f"{word!r} is no date: year-month-day or month-day, each may be *")
     for name, part in zip(names[-len(parts) :], parts, strict=True):
         _check_component(name, part)
 
@@ -112,7 +110,7 @@ def _check_date(word: str) -> None:
 def _check_time(word: str) -> None:
     parts = word.split(":")
     if len(parts) not in (2, 3):
-        raise CalendarError(f"{word!r} is no time: HH:MM or HH:MM:SS")
+        raise Refusal(f"{word!r} is no time: HH:MM or HH:MM:SS")
     for name, part in zip(("hour", "minute", "second"), parts, strict=False):
         _check_component(name, part)
 
@@ -124,15 +122,15 @@ def _check_component(name: str, text: str) -> None:
         value, slash, step = part.partition("/")
         low, high = _LIMITS[name]
         if slash and not _is_step(step, name):
-            raise CalendarError(f"the step {step!r} of the {name} is no number above 0")
+            raise Refusal(f"the step {step!r} of the {name} is no number above 0")
         ends = value.split("..")
         numbers = [_number(end, name) for end in ends]
         if len(numbers) > 2 or not all(low <= number <= high for number in numbers):
-            raise CalendarError(f"the {name} {value!r} is not in {low}..{high}")
+            raise Refusal(f"the {name} {value!r} is not in {low}..{high}")
         if numbers[-1] < numbers[0]:
-            raise CalendarError(f"the range {value!r} of the {name} runs backwards")
+            raise Refusal(f"the range {value!r} of the {name} runs backwards")
         if slash and len(numbers) == 1 and numbers[0] + float(step) > high:
-            raise CalendarError(f"the step {step!r} of the {name} leads beyond {high}")
+            raise Refusal(f"the step {step!r} of the {name} leads beyond {high}")
 
 
 def _is_step(text: str, name: str) -> bool:
@@ -143,7 +141,7 @@ def _is_step(text: str, name: str) -> bool:
 def _number(text: str, name: str) -> float:
     pattern = r"\d{1,2}(\.\d+)?" if name == "second" else r"\d{1,4}"
     if not re.fullmatch(pattern, text):
-        raise CalendarError(f"{text!r} is no {name}")
+        raise Refusal(f"{text!r} is no {name}")
     number = float(text)
     # systemd reads two digits as a year of this or the last century.
     if name == "year" and number < 100:

@@ -19,10 +19,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.catalogue import Entry, Limits
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import PREFIX
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.proofs import Proof
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, to_dict
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LOCAL = "local"
 TIMER_SECONDS = 15
@@ -55,7 +56,7 @@ def collect(context: Context, deep: bool = False) -> Collected:
             try:
                 entries += _remote(target)
                 repositories[target.name] = ""
-            except BackupError as error:
+            except Refusal as error:
                 repositories[target.name] = str(error)
     return Collected(catalogue.with_proofs(entries, proofs), repositories, faults)
 
@@ -90,7 +91,7 @@ def _remote(target: offsite.Target) -> list[Entry]:
 
 
 def remote_entries(target: offsite.Target, engine: str) -> list[Entry]:
-    """Return the copies of an engine's backups in a place off site. Raises BackupError."""
+    """Return the copies of an engine's backups in a place off site. Raises Refusal."""
     return [_entry(found, target.name, 0) for found in target.read(engine)]
 
 
@@ -112,14 +113,11 @@ def _entry(found: store.Found, repository: str, days: int) -> Entry:
 
 
 def plan_retention(context: Context, engine: str) -> list[retention.Decision]:
-    """Return what becomes of an engine's local backups. Raises BackupError for a rule that is none."""
+    """Return what becomes of an engine's local backups. Raises Refusal for a rule that is none."""
     entry = (context.config.get("retention") or {}).get(engine)
     if not entry:
         return []
-    try:
-        rule = retention.parse_rule(entry, f"backup_retention: {engine}")
-    except retention.RuleError as error:
-        raise BackupError(str(error)) from error
+    rule = retention.parse_rule(entry, f"backup_retention: {engine}")
     return plan_items([_entry(item, LOCAL, 0) for item in store.read(context.backup_dir, engine)], context, rule)
 
 
@@ -138,7 +136,7 @@ def limits(context: Context) -> dict[str, Limits]:
 
 
 def jobs(context: Context, path: str = contexts.JOBS) -> list[dict[str, Any]]:
-    """Return every declared job with its last result and its next run, as plain data. Raises BackupError."""
+    """Return every declared job with its last result and its next run, as plain data. Raises Refusal."""
     declared = declared_jobs(path)
     timers = next_runs() if declared else {}
     return [
@@ -156,24 +154,24 @@ def jobs(context: Context, path: str = contexts.JOBS) -> list[dict[str, Any]]:
 
 
 def next_runs() -> dict[str, float | None]:
-    """Return when each timer that runs elapses next, in seconds since 1970. Raises BackupError."""
+    """Return when each timer that runs elapses next, in seconds since 1970. Raises Refusal."""
     command = ["systemctl", "list-timers", "--output=json", "--no-pager", f"{PREFIX}*.timer"]
     text = contexts.run(command, seconds=TIMER_SECONDS)
     try:
         return {entry["unit"]: entry["next"] / 1e6 if entry["next"] else None for entry in json.loads(text or "[]")}
     except (ValueError, KeyError, TypeError) as error:
-        raise BackupError(f"systemctl list-timers can't be understood: {text[:200]!r}") from error
+        raise Refusal(f"systemctl list-timers can't be understood: {text[:200]!r}") from error
 
 
 def declared_jobs(path: str = contexts.JOBS) -> dict[str, dict[str, Any]]:
-    """Return the jobs that backup_schedule wrote, by name. Raises BackupError."""
+    """Return the jobs that backup_schedule wrote, by name. Raises Refusal."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)["jobs"]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError) as error:
-        raise BackupError(f"{path}: {error}. Run site.yml.") from error
+        raise Refusal(f"{path}: {error}. Run site.yml.") from error
 
 
 def last_result(context: Context, name: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.files.content
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member, parse_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 CONFIG = "/etc/holdfast/backup.json"
 JOBS = "/etc/holdfast/backup-jobs.json"
@@ -26,10 +27,6 @@ LOCKS = "/run/lock/holdfast"
 PATRONI_SECONDS = 5
 # Errors of programs are shown from their end: there stands what went wrong.
 _LONGEST_ERROR = 1500
-
-
-class BackupError(Exception):
-    """A backup, a restore or a look at them failed. The text names what, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +62,20 @@ class Context:
         return self.config["state_dir"]
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """Return a part of the configuration. Raises BackupError where this host has none."""
+        """Return a part of the configuration. Raises Refusal where this host has none."""
         found = self.config.get(name)
         if not found:
-            raise BackupError(f"this host's {CONFIG} has no {name}: such a job can't run here. Run site.yml.")
+            raise Refusal(f"this host's {CONFIG} has no {name}: such a job can't run here. Run site.yml.")
         return found
 
 
 def load(path: str = CONFIG) -> Context:
-    """Return the configuration of this host. Raises BackupError."""
+    """Return the configuration of this host. Raises Refusal."""
     try:
         with open(path, encoding="utf-8") as file:
             return Context(json.load(file))
     except (OSError, ValueError) as error:
-        raise BackupError(f"{path}: {error}. Run site.yml.") from error
+        raise Refusal(f"{path}: {error}. Run site.yml.") from error
 
 
 def now() -> datetime.datetime:
@@ -95,7 +92,7 @@ def run(
     given: str | None = None,
     what: str = "",
 ) -> str:
-    """Run a program to its end; return what it printed. Raises BackupError with the program's own words.
+    """Run a program to its end; return what it printed. Raises Refusal with the program's own words.
 
     It ends with this process, also where that is killed: the next run finds nobody at work.
     Parameters: user it runs as, root where empty; environment in addition; seconds it may take; given, its standard input;
@@ -104,7 +101,7 @@ def run(
     name = what or os.path.basename(command[0])
     extra: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if user else {}
     if shutil.which(command[0]) is None:
-        raise BackupError(f"{name}: {command[0]} is not installed here")
+        raise Refusal(f"{name}: {command[0]} is not installed here")
     try:
         done = subprocess.run(
             ["setpriv", "--pdeathsig=KILL", "--", *command],
@@ -120,25 +117,25 @@ def run(
             **extra,
         )
     except subprocess.TimeoutExpired as error:
-        raise BackupError(f"{name} was ended after {seconds:.0f} s") from error
+        raise Refusal(f"{name} was ended after {seconds:.0f} s") from error
     except (OSError, subprocess.SubprocessError) as error:
-        raise BackupError(f"{name} can't be started: {error}") from error
+        raise Refusal(f"{name} can't be started: {error}") from error
     if done.returncode:
         told = (done.stderr.strip() or done.stdout.strip())[-_LONGEST_ERROR:]
-        raise BackupError(f"{name} failed (status {done.returncode}): {told or 'it said nothing'}")
+        raise Refusal(f"{name} failed (status {done.returncode}): {told or 'it said nothing'}")
     return done.stdout
 
 
 @contextlib.contextmanager
 def lock(name: str, seconds: float, who: str, shared: bool = False) -> Iterator[None]:
-    """Hold a lock of this host in the block; the kernel lets it go with the process. Raises BackupError after seconds."""
+    """Hold a lock of this host in the block; the kernel lets it go with the process. Raises Refusal after seconds."""
     os.makedirs(LOCKS, mode=0o755, exist_ok=True)
     path = os.path.join(LOCKS, f"{name}.lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not locked(descriptor, seconds, shared=shared):
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another job"
-            raise BackupError(f"{name} is in use by {holder}, for more than {seconds:.0f} s now; run again after it")
+            raise Refusal(f"{name} is in use by {holder}, for more than {seconds:.0f} s now; run again after it")
         if not shared:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{who} (process {os.getpid()})".encode(), 0)
@@ -148,20 +145,20 @@ def lock(name: str, seconds: float, who: str, shared: bool = False) -> Iterator[
 
 
 def look(context: Context) -> Cluster:
-    """Return what Patroni says of the cluster now: who leads and who follows. Raises BackupError where no member answers."""
+    """Return what Patroni says of the cluster now: who leads and who follows. Raises Refusal where no member answers."""
     patroni = context.section("patroni")
     errors = []
     for url in patroni["urls"]:
         try:
             client = Client(url, patroni["ca_cert"], patroni["client_cert"], PATRONI_SECONDS)
             return parse_cluster(client.get("/cluster"))
-        except (PatroniError, ValueError) as error:
+        except (PatroniError, Refusal) as error:
             errors.append(str(error))
-    raise BackupError(f"no member of Patroni's cluster answers: {'; '.join(errors)}")
+    raise Refusal(f"no member of Patroni's cluster answers: {'; '.join(errors)}")
 
 
 def wait_for_leader(context: Context, seconds: float) -> Cluster:
-    """Return the cluster once it has a leader that works. Raises BackupError after seconds."""
+    """Return the cluster once it has a leader that works. Raises Refusal after seconds."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -169,10 +166,10 @@ def wait_for_leader(context: Context, seconds: float) -> Cluster:
             if any(member.is_leader and member.is_healthy for member in found.members):
                 return found
             problem = "the cluster has no leader that works"
-        except BackupError as error:
+        except Refusal as error:
             problem = str(error)
         if time.monotonic() >= deadline:
-            raise BackupError(f"{problem}, for {seconds:.0f} s now")
+            raise Refusal(f"{problem}, for {seconds:.0f} s now")
         time.sleep(1)
 
 
@@ -198,12 +195,12 @@ def reason_to_skip(cluster: Cluster, member: str, where: str) -> str:
     # Where there is no replica, its work is the primary's.
     chosen = leaders[:1] if where == "primary" or not replicas else replicas[:1]
     if not chosen:
-        raise BackupError("Patroni's cluster has no member that works")
+        raise Refusal("Patroni's cluster has no member that works")
     return "" if chosen[0] == member else f"{chosen[0]} is the {where} that does it now"
 
 
 def require_space(path: str, needed: int, why: str) -> None:
-    """Raise BackupError where a folder can't be written or has less room than needed, in bytes."""
+    """Raise Refusal where a folder can't be written or has less room than needed, in bytes."""
     try:
         os.makedirs(path, mode=0o750, exist_ok=True)
         probe = os.path.join(path, f".write-{os.getpid()}")
@@ -216,11 +213,11 @@ def require_space(path: str, needed: int, why: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(probe)
-        raise BackupError(
+        raise Refusal(
             f"{path} can't be written: {error.strerror}. Nothing was begun; free space or mount it, or set backup_dir."
         ) from error
     if free < needed:
-        raise BackupError(
+        raise Refusal(
             f"{path} has {free >> 20} MiB free, {why} needs about {needed >> 20} MiB. Nothing was begun; "
             "free space (holdfast-backup prune), or set backup_dir to a larger disk."
         )

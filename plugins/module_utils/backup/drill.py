@@ -15,14 +15,15 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import instance, physical, store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.proofs import Check, Proof
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.repository import newest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import reading
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Options, ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup, restore
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import RestoreError, Shard
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import Shard
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_source import Source
 
 POSTGRESQL = "postgresql"
@@ -45,7 +46,7 @@ class Seen:
 
 
 def run(context: Context, job: Job) -> Result:
-    """Drill the newest backup of each engine. Raises BackupError where one is not proved; the verdicts are written then, too."""
+    """Drill the newest backup of each engine. Raises Refusal where one is not proved; the verdicts are written then, too."""
     engines = job.options.get("engines") or [
         name for name, section in ((POSTGRESQL, "pgbackrest"), (VALKEY, "valkey")) if context.config.get(section)
     ]
@@ -55,13 +56,13 @@ def run(context: Context, job: Job) -> Result:
     for engine in engines:
         try:
             seen += drills[engine](context, job)
-        except BackupError as error:
+        except Refusal as error:
             missing.append(f"{engine}: {error}")
     for item in seen:
         store.write_proof(context.backup_dir, proof_of(item, job.name, contexts.stamp()))
     failed = [f"{item.engine} {item.label}: {_failures(item)}" for item in seen if not _passed(item)]
     if failed or missing:
-        raise BackupError("not proved: " + "; ".join([*failed, *missing]))
+        raise Refusal("not proved: " + "; ".join([*failed, *missing]))
     labels: dict[str, list[str]] = {}
     for item in seen:
         labels.setdefault(item.engine, []).append(item.label)
@@ -99,7 +100,7 @@ def _told(seen: Seen) -> str:
 
 
 def _postgresql(context: Context, job: Job) -> list[Seen]:
-    """Drill the newest backup in each repository that this host restores from. Raises BackupError where there is none."""
+    """Drill the newest backup in each repository that this host restores from. Raises Refusal where there is none."""
     found = []
     for repository in context.section("pgbackrest")["repositories"]:
         if not repository["own"]:
@@ -107,15 +108,15 @@ def _postgresql(context: Context, job: Job) -> list[Seen]:
         stanza = physical.look(context, repository["number"])
         item = newest([entry for entry in stanza.backups if entry.repository == repository["number"]])
         if item is None:
-            raise BackupError(f"repository {repository['name']} has no backup")
+            raise Refusal(f"repository {repository['name']} has no backup")
         begin = contexts.now().timestamp()
         try:
             checks, rto, rpo = _recovered(context, job, repository["number"], item.label, begin)
-        except BackupError as error:
+        except Refusal as error:
             checks, rto, rpo = (Check("restore", False, str(error)[:400]),), None, None
         found.append(Seen(POSTGRESQL, item.label, repository["name"], checks, rto, rpo))
     if not found:
-        raise BackupError("this host restores from no repository")
+        raise Refusal("this host restores from no repository")
     return found
 
 
@@ -146,7 +147,7 @@ def _program(name: str, server: instance.Instance, options: Sequence[str]) -> Ch
     reach = [f"--host={server.folder}", f"--port={server.port}", f"--username={instance.USER}"]
     try:
         contexts.run([f"{server.bin_dir}/{name}", *reach, *options], user=instance.USER, seconds=CHECK_SECONDS)
-    except BackupError as error:
+    except Refusal as error:
         return Check(name, False, str(error)[:400])
     return Check(name, True, "every table and index")
 
@@ -158,7 +159,7 @@ def _checksums(server: instance.Instance) -> Check:
         contexts.run(stop, user=instance.USER, seconds=CHECK_SECONDS)
         command = [f"{server.bin_dir}/pg_checksums", "--check", f"--pgdata={server.data_dir}"]
         told = contexts.run(command, user=instance.USER, seconds=CHECK_SECONDS)
-    except BackupError as error:
+    except Refusal as error:
         return Check("pg_checksums", False, str(error)[:400])
     blocks = [line.strip() for line in told.splitlines() if "locks scanned" in line]
     return Check("pg_checksums", True, "; ".join(blocks))
@@ -168,10 +169,10 @@ def _checksums(server: instance.Instance) -> Check:
 
 
 def _valkey(context: Context, _job: Job) -> list[Seen]:
-    """Drill the newest backup, good or not: what claims to be one has to be one. Raises BackupError where there is none."""
+    """Drill the newest backup, good or not: what claims to be one has to be one. Raises Refusal where there is none."""
     known = store.labels(context.backup_dir, VALKEY)
     if not known:
-        raise BackupError(f"{context.backup_dir} has no backup of Valkey")
+        raise Refusal(f"{context.backup_dir} has no backup of Valkey")
     begin = contexts.now().timestamp()
     found = store.look(context.backup_dir, VALKEY, known[-1], deep=True)
     if found.problems or found.manifest is None:
@@ -190,7 +191,7 @@ def _valkey(context: Context, _job: Job) -> list[Seen]:
                     checks += _shard(source, client, shard, found.manifest.kind)
             finally:
                 source.stop()
-    except (RestoreError, ValkeyError) as error:
+    except (Refusal, ValkeyError) as error:
         checks.append(Check("load", False, str(error)[:400]))
         return [Seen(VALKEY, found.label, "local", tuple(checks), None, rpo)]
     return [Seen(VALKEY, found.label, "local", tuple(checks), rto, rpo)]

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 USER = "postgres"
 PGBACKREST_CONFIG = "/etc/pgbackrest.conf"
@@ -56,7 +57,7 @@ class Instance:
     start_seconds: float
 
     def query(self, sql: str, database: str = "postgres", seconds: float = 600) -> str:
-        """Return what a query prints, fields by |, rows by lines. Raises BackupError."""
+        """Return what a query prints, fields by |, rows by lines. Raises Refusal."""
         return contexts.run(
             [
                 f"{self.bin_dir}/psql",
@@ -113,7 +114,7 @@ def restored(
 
     Parameters: arguments of `pgbackrest restore`: which backup and target; parent, folder in which it is made, on a disk with room;
     timeout, seconds that recovery may take; promote, whether recovery ends in a server that can be written.
-    Raises BackupError.
+    Raises Refusal.
     """
     folder = os.path.join(parent, f"holdfast-instance-{port}")
     bin_dir = context.section("postgresql")["bin_dir"]
@@ -191,36 +192,36 @@ def _configure(folder: str, data_dir: str, bin_dir: str, port: int, hot_standby:
 
 
 def _start(folder: str, data_dir: str, bin_dir: str, timeout: float) -> None:
-    """Start the server. Raises BackupError with the end of its log."""
+    """Start the server. Raises Refusal with the end of its log."""
     options = f"-c config_file={folder}/postgresql.conf -c data_directory={data_dir}"
     command = [f"{bin_dir}/pg_ctl", f"--pgdata={data_dir}", f"--log={folder}/log", "-o", options, "--wait"]
     try:
         contexts.run([*command, f"--timeout={timeout:.0f}", "start"], user=USER, seconds=timeout + STOP_SECONDS)
-    except BackupError as error:
-        raise BackupError(f"the restored server did not come up in {timeout:.0f} s: {_tail(folder)}") from error
+    except Refusal as error:
+        raise Refusal(f"the restored server did not come up in {timeout:.0f} s: {_tail(folder)}") from error
 
 
 def _wait(instance: Instance, promote: bool, timeout: float) -> None:
-    """Wait until the server answers, with promote until recovery has ended. Raises BackupError with the end of its log."""
+    """Wait until the server answers, with promote until recovery has ended. Raises Refusal with the end of its log."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             if instance.query("SELECT pg_is_in_recovery()") == "f" or not promote:
                 return
             problem = "recovery goes on"
-        except BackupError as error:
+        except Refusal as error:
             problem = str(error)
         if not _runs(instance):
-            raise BackupError(f"the restored server ended: {_tail(instance.folder)}")
+            raise Refusal(f"the restored server ended: {_tail(instance.folder)}")
         if time.monotonic() >= deadline:
-            raise BackupError(f"recovery did not end in {timeout:.0f} s ({problem}): {_tail(instance.folder)}")
+            raise Refusal(f"recovery did not end in {timeout:.0f} s ({problem}): {_tail(instance.folder)}")
         time.sleep(0.25)
 
 
 def _runs(instance: Instance) -> bool:
     try:
         contexts.run([f"{instance.bin_dir}/pg_ctl", f"--pgdata={instance.data_dir}", "status"], user=USER, seconds=10)
-    except BackupError:
+    except Refusal:
         return False
     return True
 
@@ -235,7 +236,7 @@ def _tail(folder: str) -> str:
 
 def _remove(folder: str, data_dir: str, bin_dir: str) -> None:
     if os.path.exists(os.path.join(data_dir, "postmaster.pid")):
-        with contextlib.suppress(BackupError):
+        with contextlib.suppress(Refusal):
             contexts.run(
                 [f"{bin_dir}/pg_ctl", f"--pgdata={data_dir}", "--mode=immediate", "--wait", "stop"],
                 user=USER,
@@ -252,6 +253,6 @@ def probes(instance: Instance, queries: Sequence[Mapping[str, str]]) -> list[tup
         try:
             answer = instance.query(probe["query"], probe.get("database", "postgres"))
             found.append((probe.get("name", probe["query"]), answer == "t", answer[:200]))
-        except BackupError as error:
+        except Refusal as error:
             found.append((probe.get("name", probe["query"]), False, str(error)[:400]))
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import calendar
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PREFIX = "holdfast-backup-"
 UNIT_DIR = "/etc/systemd/system"
@@ -32,10 +33,6 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
 _RATE = re.compile(r"^(\d+)([KMG]?)$")
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DAY = 86_400
-
-
-class JobError(Exception):
-    """A job can't be used. The text names it, what was found and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +70,27 @@ _NUMBERS = {
 
 
 def parse(entries: Iterable[Mapping[str, Any]]) -> list[Job]:
-    """Return the jobs that an operator declared. Raises JobError for the first one that can't be used."""
+    """Return the jobs that an operator declared. Raises Refusal for the first one that can't be used."""
     jobs: list[Job] = []
     for index, entry in enumerate(entries):
         job = parse_one(entry, f"job {index + 1}")
         if job.name in {other.name for other in jobs}:
-            raise JobError(f"two jobs are called {job.name}: give each a name of its own")
+            raise Refusal(f"two jobs are called {job.name}: give each a name of its own")
         jobs.append(job)
     return jobs
 
 
 def parse_one(entry: Mapping[str, Any], where: str = "job") -> Job:
-    """Return one job. Raises JobError."""
+    """Return one job. Raises Refusal."""
     if not isinstance(entry, Mapping):
-        raise JobError(f"{where}: {entry!r} is no dictionary")
+        raise Refusal(f"{where}: {entry!r} is no dictionary")
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.match(name):
-        raise JobError(f"{where}: name {name!r}; allowed are up to 41 lower case letters, digits, - and _")
+        raise Refusal(f"{where}: name {name!r}; allowed are up to 41 lower case letters, digits, - and _")
     where = f"job {name}"
     unknown = sorted(set(entry) - set(Job.__dataclass_fields__))
     if unknown:
-        raise JobError(f"{where}: {', '.join(unknown)} is unknown; allowed are {', '.join(Job.__dataclass_fields__)}")
+        raise Refusal(f"{where}: {', '.join(unknown)} is unknown; allowed are {', '.join(Job.__dataclass_fields__)}")
     values = {key: value for key, value in entry.items() if value is not None}
     _choice(where, values, "kind", KINDS, required=True)
     _choice(where, values, "where", PLACES)
@@ -101,7 +98,7 @@ def parse_one(entry: Mapping[str, Any], where: str = "job") -> Job:
     for key, (low, high) in _NUMBERS.items():
         _number(where, values, key, low, high)
     if not isinstance(values.get("persistent", True), bool):
-        raise JobError(f"{where}: persistent is {values['persistent']!r}; allowed are true and false")
+        raise Refusal(f"{where}: persistent is {values['persistent']!r}; allowed are true and false")
     values["calendar"] = _calendar(where, values.get("calendar"))
     values["rate"] = parse_rate(where, values.get("rate", 0))
     values["options"] = _options(where, values["kind"], values.get("options") or {})
@@ -110,45 +107,45 @@ def parse_one(entry: Mapping[str, Any], where: str = "job") -> Job:
 
 def _choice(where: str, values: Mapping[str, Any], key: str, allowed: Sequence[str], required: bool = False) -> None:
     if (required or key in values) and values.get(key) not in allowed:
-        raise JobError(f"{where}: {key} is {values.get(key)!r}; allowed are {', '.join(allowed)}")
+        raise Refusal(f"{where}: {key} is {values.get(key)!r}; allowed are {', '.join(allowed)}")
 
 
 def _number(where: str, values: Mapping[str, Any], key: str, low: int, high: int) -> None:
     value = values.get(key, low)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise JobError(f"{where}: {key} is {value!r}; allowed is a whole number from {low} to {high}")
+        raise Refusal(f"{where}: {key} is {value!r}; allowed is a whole number from {low} to {high}")
 
 
 def _calendar(where: str, expression: object) -> str:
     if not isinstance(expression, str):
-        raise JobError(f"{where}: calendar is {expression!r}; it needs an expression such as 'Sun 01:30'")
+        raise Refusal(f"{where}: calendar is {expression!r}; it needs an expression such as 'Sun 01:30'")
     try:
         return calendar.check(expression)
-    except calendar.CalendarError as error:
-        raise JobError(f"{where}: calendar {error}") from None
+    except Refusal as error:
+        raise Refusal(f"{where}: calendar {error}") from None
 
 
 def parse_rate(where: str, value: object) -> int:
-    """Return bytes a second from a number, or a text such as 20M. Raises JobError."""
+    """Return bytes a second from a number, or a text such as 20M. Raises Refusal."""
     match = _RATE.match(str(value)) if not isinstance(value, bool) else None
     if not match:
-        raise JobError(f"{where}: rate is {value!r}; allowed are bytes a second such as 500K or 20M, 0 for no limit")
+        raise Refusal(f"{where}: rate is {value!r}; allowed are bytes a second such as 500K or 20M, 0 for no limit")
     return int(match[1]) * _FACTORS[match[2]]
 
 
 def _options(where: str, kind: str, options: object) -> dict[str, Any]:
     if not isinstance(options, Mapping):
-        raise JobError(f"{where}: options are {options!r}; allowed is a dictionary")
+        raise Refusal(f"{where}: options are {options!r}; allowed is a dictionary")
     allowed = _OPTIONS.get(kind)
     if allowed is None:
         return dict(options)
     unknown = sorted(set(options) - set(allowed))
     if unknown:
-        raise JobError(
+        raise Refusal(
             f"{where}: options {', '.join(unknown)} are unknown to {kind}; allowed are {', '.join(allowed) or 'none'}"
         )
     if kind == "pgbackrest" and "type" not in options:
-        raise JobError(f"{where}: options need type: full, diff or incr")
+        raise Refusal(f"{where}: options need type: full, diff or incr")
     for key, value in options.items():
         _option(f"{where}: options.{key}", value, allowed[key], (kind, key) in _LISTS)
     return dict(options)
@@ -157,18 +154,18 @@ def _options(where: str, kind: str, options: object) -> dict[str, Any]:
 def _option(where: str, value: object, wanted: Any, many: bool) -> None:
     if wanted is list or many:
         if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-            raise JobError(f"{where} is {value!r}; allowed is a list of texts")
+            raise Refusal(f"{where} is {value!r}; allowed is a list of texts")
         wrong = [item for item in value if many and item not in wanted]
         if wrong:
-            raise JobError(f"{where} has {wrong[0]!r}; allowed are {', '.join(wanted)}")
+            raise Refusal(f"{where} has {wrong[0]!r}; allowed are {', '.join(wanted)}")
     elif wanted is dict:
         if not isinstance(value, list) or not all(isinstance(item, Mapping) and item.get("query") for item in value):
-            raise JobError(f"{where} is {value!r}; allowed is a list of dictionaries, each with a query")
+            raise Refusal(f"{where} is {value!r}; allowed is a list of dictionaries, each with a query")
     elif wanted is int:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
-            raise JobError(f"{where} is {value!r}; allowed is a whole number from 1 to 64")
+            raise Refusal(f"{where} is {value!r}; allowed is a whole number from 1 to 64")
     elif value not in wanted:
-        raise JobError(f"{where} is {value!r}; allowed are {', '.join(wanted)}")
+        raise Refusal(f"{where} is {value!r}; allowed are {', '.join(wanted)}")
 
 
 def as_dict(job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import logical
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.dump import (
     RESTORER,
     Dump,
@@ -25,6 +25,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.dump i
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import identifier, literal, qualified
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 SWAP_SECONDS = 60
 
@@ -38,7 +39,7 @@ class Server:
     password: str
 
     def run(self, program: str, *options: str, what: str = "", given: str | None = None) -> str:
-        """Run one of PostgreSQL's programs against it as the role that restores. Raises BackupError."""
+        """Run one of PostgreSQL's programs against it as the role that restores. Raises Refusal."""
         port = self.context.section("postgresql")["port"]
         user = RESTORER if self.password else self.context.section("postgresql")["user"]
         reach = [f"--host={self.host}", f"--port={port}", f"--username={user}", "--no-password"]
@@ -52,12 +53,12 @@ class Server:
         )
 
     def query(self, sql: str, database: str = "postgres") -> str:
-        """Return what SQL prints, fields by |, rows by lines. Raises BackupError."""
+        """Return what SQL prints, fields by |, rows by lines. Raises Refusal."""
         options = ["--no-psqlrc", "-Atq", "-v", "ON_ERROR_STOP=1", f"--dbname={logical.conninfo(database)}"]
         return self.run("psql", *options, given=sql, what=f"SQL on {self.host}").strip()
 
     def do(self, sql: str, database: str = "postgres") -> None:
-        """Run one statement that can't be part of a transaction. Raises BackupError."""
+        """Run one statement that can't be part of a transaction. Raises Refusal."""
         options = ["--no-psqlrc", "-Atq", f"--dbname={logical.conninfo(database)}", "--command", sql]
         self.run("psql", *options, what=f"SQL on {self.host}")
 
@@ -65,7 +66,7 @@ class Server:
 def load(server: Server, wish: Wish, folder: str, properties: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """Bring a dump in the directory format into the cluster; return what was done. check: only see that it can be.
 
-    properties: what the database is beside its content. Raises BackupError before anything changes, or with all as it was.
+    properties: what the database is beside its content. Raises Refusal before anything changes, or with all as it was.
     """
     dump = Dump(folder, properties, parse_toc(_list(server.context, folder)))
     into = wish.into or wish.database
@@ -77,7 +78,7 @@ def load(server: Server, wish: Wish, folder: str, properties: Mapping[str, Any],
         return _load_tables(server, wish, dump, exists, check)
     used = exists and bool(server.query(USER_RELATIONS, into))
     if used and not wish.replace:
-        raise BackupError(
+        raise Refusal(
             f"the database {into} exists and is not empty; nothing was changed. Restore into another one (restore_into), or "
             "set restore_replace: true: it is then kept under another name"
         )
@@ -104,7 +105,7 @@ def _require_roles(server: Server, dump: Dump) -> None:
     owner = dump.properties.get("owner")
     missing = sorted((dump.toc.owners | ({owner} if owner else set())) - known)
     if missing:
-        raise BackupError(
+        raise Refusal(
             f"the cluster has no role {', '.join(missing)}, which owns a part of it; nothing was changed. Restore the roles first "
             "(restore_kind: globals), or declare them in patroni_users"
         )
@@ -122,7 +123,7 @@ def _filled(server: Server, wish: Wish, dump: Dump, into: str) -> Iterator[str]:
         server.run("pg_restore", *options, dump.folder)
         found = int(server.query(_COUNT_TABLES, name))
         if found < len(dump.toc.tables):
-            raise BackupError(
+            raise Refusal(
                 f"{len(dump.toc.tables)} tables are in the dump, {found} were restored; {into} was not touched"
             )
         server.do("ANALYZE", name)
@@ -151,7 +152,7 @@ def _swap(server: Server, name: str, into: str, exists: bool) -> str:
         try:
             server.query(f"BEGIN;\n{end};\n{';'.join(renames)};\nCOMMIT;")
             return kept
-        except BackupError as error:
+        except Refusal as error:
             if "being accessed by other users" not in str(error) or time.monotonic() >= deadline:
                 raise
             # A client came back faster than the rename, and is ended by the next try; no lock on a database holds it off.
@@ -160,15 +161,15 @@ def _swap(server: Server, name: str, into: str, exists: bool) -> str:
 
 def _load_data(server: Server, dump: Dump, into: str, exists: bool, check: bool) -> dict[str, Any]:
     if not exists:
-        raise BackupError(f"there is no database {into} whose tables the data could fill; restore a schema first")
+        raise Refusal(f"there is no database {into} whose tables the data could fill; restore a schema first")
     listed = data_tables(_list(server.context, dump.folder))
     present = set(server.query(_TABLE_NAMES, into).splitlines())
     missing = [table for table in listed if table not in present]
     if missing:
-        raise BackupError(f"{into} has no table {missing[0]}, whose data is in the dump; restore a schema first")
+        raise Refusal(f"{into} has no table {missing[0]}, whose data is in the dump; restore a schema first")
     used = [table for table in listed if server.query(f"SELECT 1 FROM {qualified(table)} LIMIT 1", into)]
     if used:
-        raise BackupError(f"the table {used[0]} of {into} is not empty; nothing was changed. Restore into empty tables")
+        raise Refusal(f"the table {used[0]} of {into} is not empty; nothing was changed. Restore into empty tables")
     if not check:
         options = ["--data-only", "--disable-triggers", "--single-transaction", f"--dbname={logical.conninfo(into)}"]
         server.run("pg_restore", *options, dump.folder)
@@ -185,13 +186,13 @@ def _load_tables(server: Server, wish: Wish, dump: Dump, exists: bool, check: bo
     into = wish.into or wish.database
     missing = [table for table in wish.tables if table not in dump.toc.tables]
     if missing:
-        raise BackupError(f"the dump has no table {missing[0]}; it has {', '.join(dump.toc.tables[:20])}")
+        raise Refusal(f"the dump has no table {missing[0]}; it has {', '.join(dump.toc.tables[:20])}")
     if not exists:
-        raise BackupError(f"there is no database {into} for the tables; make it, or restore the whole database")
+        raise Refusal(f"there is no database {into} for the tables; make it, or restore the whole database")
     present = set(server.query(_TABLE_NAMES, into).splitlines())
     there = [table for table in wish.tables if table in present]
     if there and not wish.replace:
-        raise BackupError(
+        raise Refusal(
             f"{into} has a table {there[0]} already; nothing was changed. Restore into another database (restore_into), or set "
             "restore_replace: true: it is then moved into a schema of its own"
         )
@@ -232,7 +233,7 @@ def _refuse_dependents(server: Server, into: str, tables: Sequence[str]) -> None
     for table in tables:
         found = server.query(_DEPENDENTS.format(table=literal(qualified(table))), into)
         if found:
-            raise BackupError(
+            raise Refusal(
                 f"{', '.join(found.splitlines())} of {into} hang on {table} and would stay with the old one; nothing was changed. "
                 "Restore it into another database (restore_into) and copy what you need, or drop them first"
             )
@@ -248,7 +249,7 @@ WHERE d.refobjid = {table}::regclass AND d.classid = 'pg_rewrite'::regclass AND 
 
 
 def load_roles(server: Server, path: str, check: bool) -> dict[str, Any]:
-    """Make the roles of a dump of roles; return those that were missing. Raises BackupError."""
+    """Make the roles of a dump of roles; return those that were missing. Raises Refusal."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     known = set(server.query("SELECT rolname FROM pg_roles").splitlines())

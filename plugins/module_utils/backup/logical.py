@@ -11,10 +11,11 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Member
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 ENGINE = "logical"
 DUMP = "dump"
@@ -31,7 +32,7 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_curre
 
 
 def run(context: Context, job: Job) -> Result:
-    """Dump what the job names, from the member that suits it best. Raises BackupError."""
+    """Dump what the job names, from the member that suits it best. Raises Refusal."""
     return dump(
         context,
         sections=job.options.get("sections") or ["full", "globals"],
@@ -42,7 +43,7 @@ def run(context: Context, job: Job) -> Result:
 
 
 def dump(context: Context, *, sections: Sequence[str], databases: Sequence[str], parallel: int, prefer: str) -> Result:
-    """Make one backup of each section of each database; none named means all. Raises BackupError."""
+    """Make one backup of each section of each database; none named means all. Raises Refusal."""
     removed = store.sweep(context.backup_dir, ENGINE)
     known = store.read(context.backup_dir, ENGINE)
     candidates = contexts.sources(contexts.wait_for_leader(context, 60), prefer)
@@ -78,15 +79,15 @@ def _databases(context: Context, candidates: Sequence[Member], wanted: Sequence[
                 member.host,
                 "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1",
             )
-        except BackupError as error:
+        except Refusal as error:
             errors.append(str(error))
             continue
         found = text.splitlines()
         missing = [name for name in wanted if name not in found]
         if missing:
-            raise BackupError(f"there is no database {', '.join(missing)}; there are {', '.join(found)}")
+            raise Refusal(f"there is no database {', '.join(missing)}; there are {', '.join(found)}")
         return list(wanted) or found
-    raise BackupError(f"no member can be asked for its databases: {'; '.join(errors) or 'none is healthy'}")
+    raise Refusal(f"no member can be asked for its databases: {'; '.join(errors) or 'none is healthy'}")
 
 
 def _from_any(context: Context, candidates: Sequence[Member], section: str, name: str, parallel: int) -> Manifest:
@@ -95,12 +96,12 @@ def _from_any(context: Context, candidates: Sequence[Member], section: str, name
     for member in candidates:
         try:
             return _dump(context, member, section, name, parallel)
-        except BackupError as error:
+        except Refusal as error:
             errors.append(f"{member.name}: {error}")
             if shutil.disk_usage(context.backup_dir).free < _LEAST_SPACE // 2:
                 break
     free = shutil.disk_usage(context.backup_dir).free >> 20
-    raise BackupError(
+    raise Refusal(
         f"the {section} dump of {name or 'roles'} failed on every member ({free} MiB are free in {context.backup_dir}): "
         f"{'; '.join(errors)}"
     )
@@ -154,7 +155,7 @@ FROM pg_database d WHERE datname = '{name}'
 
 
 def read_properties(ask: Callable[[str], str], name: str) -> dict[str, Any]:
-    """Return what a database is beside its content: owner, locale, settings, rights. ask runs SQL. Raises BackupError."""
+    """Return what a database is beside its content: owner, locale, settings, rights. ask runs SQL. Raises Refusal."""
     return json.loads(ask(_PROPERTIES.format(name=name.replace("'", "''"))))
 
 
@@ -221,7 +222,7 @@ def environment(context: Context, password: str = "") -> dict[str, str]:
 
 
 def query(context: Context, host: str, sql: str, database: str = "postgres") -> str:
-    """Return what a query prints, fields by spaces, rows by lines. Raises BackupError."""
+    """Return what a query prints, fields by spaces, rows by lines. Raises Refusal."""
     return contexts.run(
         [
             program(context, "psql"),

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 FORMAT = 1
 FILE_NAME = "manifest.json"
 PARTIAL = ".partial"
@@ -24,10 +26,6 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _TEXTS = ("engine", "kind", "cluster", "label", "set", "start", "end")
 _KEYS = frozenset({"format", *_TEXTS, "bytes", "position", "versions", "files"})
-
-
-class ManifestError(Exception):
-    """A manifest can't be used. The text says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +108,21 @@ def iso(moment: datetime.datetime) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return a time of a manifest in seconds since 1970. Raises ManifestError."""
+    """Return a time of a manifest in seconds since 1970. Raises Refusal."""
     try:
         moment = datetime.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
     except ValueError as error:
-        raise ManifestError(f"{text!r} is no time such as 2026-01-31T12:00:00Z") from error
+        raise Refusal(f"{text!r} is no time such as 2026-01-31T12:00:00Z") from error
     if moment.tzinfo is None:
-        raise ManifestError(f"{text!r} has no offset from UTC")
+        raise Refusal(f"{text!r} has no offset from UTC")
     return moment.timestamp()
 
 
 def dump(manifest: Manifest) -> str:
-    """Return the text of a manifest. Raises ManifestError where parse would."""
+    """Return the text of a manifest. Raises Refusal where parse would."""
     shared = _KEYS & set(manifest.extras)
     if shared:
-        raise ManifestError(f"extras may not be called {', '.join(sorted(shared))}")
+        raise Refusal(f"extras may not be called {', '.join(sorted(shared))}")
     content = {
         "format": FORMAT,
         **{name: getattr(manifest, name) for name in _TEXTS},
@@ -140,27 +138,27 @@ def dump(manifest: Manifest) -> str:
 
 
 def parse(text: str, label: str = "") -> Manifest:
-    """Return the manifest in a text; with a label, it must be that backup's. Raises ManifestError."""
+    """Return the manifest in a text; with a label, it must be that backup's. Raises Refusal."""
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise ManifestError(f"it is no JSON: {error}") from error
+        raise Refusal(f"it is no JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ManifestError("it is no JSON object")
+        raise Refusal("it is no JSON object")
     if content.get("format") != FORMAT:
-        raise ManifestError(f"format {content.get('format')!r} is unknown, this program knows {FORMAT}")
+        raise Refusal(f"format {content.get('format')!r} is unknown, this program knows {FORMAT}")
     for name in _TEXTS:
         if not isinstance(content.get(name), str):
-            raise ManifestError(f"{name} is no text: {content.get(name)!r}")
+            raise Refusal(f"{name} is no text: {content.get(name)!r}")
     for name in ("position", "versions"):
         if not isinstance(content.get(name), dict):
-            raise ManifestError(f"{name} is no object: {content.get(name)!r}")
+            raise Refusal(f"{name} is no object: {content.get(name)!r}")
     if not is_label(content["label"]):
-        raise ManifestError(f"label {content['label']!r} is none")
+        raise Refusal(f"label {content['label']!r} is none")
     if label and content["label"] != label:
-        raise ManifestError(f"it is the manifest of {content['label']}")
+        raise Refusal(f"it is the manifest of {content['label']}")
     if seconds(content["end"]) < seconds(content["start"]):
-        raise ManifestError(f"it ends ({content['end']}) before it starts ({content['start']})")
+        raise Refusal(f"it ends ({content['end']}) before it starts ({content['start']})")
     manifest = Manifest(
         **{name: content[name] for name in _TEXTS},
         position=content["position"],
@@ -169,27 +167,27 @@ def parse(text: str, label: str = "") -> Manifest:
         extras={name: value for name, value in content.items() if name not in _KEYS},
     )
     if content.get("bytes") != manifest.bytes:
-        raise ManifestError(f"bytes {content.get('bytes')!r} is not the sum of its files, {manifest.bytes}")
+        raise Refusal(f"bytes {content.get('bytes')!r} is not the sum of its files, {manifest.bytes}")
     return manifest
 
 
 def _files(entries: object) -> tuple[File, ...]:
     if not isinstance(entries, list) or not entries:
-        raise ManifestError("it lists no files")
+        raise Refusal("it lists no files")
     files = []
     for entry in entries:
         if not isinstance(entry, dict) or set(entry) != {"path", "bytes", "sha256"}:
-            raise ManifestError(f"{entry!r} is no file: path, bytes, sha256")
+            raise Refusal(f"{entry!r} is no file: path, bytes, sha256")
         path, size, digest = entry["path"], entry["bytes"], entry["sha256"]
         if not isinstance(path, str) or not _is_inside(path):
-            raise ManifestError(f"{path!r} is no path inside the backup")
+            raise Refusal(f"{path!r} is no path inside the backup")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ManifestError(f"{path}: {size!r} bytes")
+            raise Refusal(f"{path}: {size!r} bytes")
         if not isinstance(digest, str) or not _SHA256.match(digest):
-            raise ManifestError(f"{path}: {digest!r} is no SHA-256")
+            raise Refusal(f"{path}: {digest!r} is no SHA-256")
         files.append(File(path, size, digest))
     if len({file.path for file in files}) != len(files):
-        raise ManifestError("it lists a file twice")
+        raise Refusal("it lists a file twice")
     return tuple(files)
 
 

@@ -22,8 +22,9 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import catalogue, retention, store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LIST_SECONDS = 300
 # Longer than a job may run.
@@ -75,7 +76,7 @@ class Target:
         return root + "/".join(parts)
 
     def rclone(self, *arguments: str, seconds: float | None = None) -> str:
-        """Run rclone; return what it printed. Raises BackupError with this place's name."""
+        """Run rclone; return what it printed. Raises Refusal with this place's name."""
         options = ["--retries=3", "--low-level-retries=3", "--contimeout=10s", "--timeout=60s"]
         if self._declared.get("rate"):
             options.append(f"--bwlimit={self._declared['rate']}B")
@@ -87,10 +88,10 @@ class Target:
         )
 
     def files(self, engine: str) -> dict[str, dict[str, int]]:
-        """Return the sizes of an engine's files, by label and path. Raises BackupError."""
+        """Return the sizes of an engine's files, by label and path. Raises Refusal."""
         try:
             text = self.rclone("lsjson", "--recursive", "--files-only", self.path(engine), seconds=LIST_SECONDS)
-        except BackupError as error:
+        except Refusal as error:
             # An object store has no empty folders.
             if "directory not found" in str(error):
                 return {}
@@ -102,7 +103,7 @@ class Target:
         return found
 
     def read(self, engine: str) -> list[store.Found]:
-        """Return the copies of an engine's backups that claim to be whole. Raises BackupError."""
+        """Return the copies of an engine's backups that claim to be whole. Raises Refusal."""
         listed = self.files(engine)
         found = []
         with self._manifests(engine, listed) as folder:
@@ -121,7 +122,7 @@ class Target:
             yield folder
 
     def put(self, engine: str, label: str, folder: str) -> None:
-        """Copy a backup: its files, then the proof that they arrived, then its manifest. Raises BackupError."""
+        """Copy a backup: its files, then the proof that they arrived, then its manifest. Raises Refusal."""
         place = self.path(engine, label)
         without = f"--exclude=/{manifests.FILE_NAME}"
         # Whatever is there of another backup of this label, or of a killed run, is brought to the same content.
@@ -130,7 +131,7 @@ class Target:
         self.rclone("copyto", os.path.join(folder, manifests.FILE_NAME), f"{place}/{manifests.FILE_NAME}")
 
     def verify(self, folder: str, place: str, *options: str) -> None:
-        """Compare a copy with the backup by checksum. Raises BackupError where they differ."""
+        """Compare a copy with the backup by checksum. Raises Refusal where they differ."""
         if self._declared.get("verify") == "content":
             self.rclone("check", *options, "--download", folder, place)
         elif self.encrypted:
@@ -139,14 +140,14 @@ class Target:
             self.rclone("check", *options, folder, place)
 
     def remove(self, engine: str, label: str) -> None:
-        """Delete a copy: its manifest first, so that it is none from then on. Raises BackupError."""
+        """Delete a copy: its manifest first, so that it is none from then on. Raises Refusal."""
         if not manifests.is_label(label):
             raise ValueError(f"{label!r} is no label")
         self.rclone("deletefile", f"{self.path(engine, label)}/{manifests.FILE_NAME}")
         self.rclone("purge", self.path(engine, label))
 
     def sweep(self, engine: str, keep: Iterable[str]) -> list[str]:
-        """Delete what has no manifest and is not about to be finished. Raises BackupError."""
+        """Delete what has no manifest and is not about to be finished. Raises Refusal."""
         wanted = set(keep)
         found = [
             label
@@ -158,17 +159,17 @@ class Target:
         return found
 
     def get(self, engine: str, label: str, backup_dir: str) -> str:
-        """Bring a copy back as a backup of this host, verified by its digests; return its path. Raises BackupError."""
+        """Bring a copy back as a backup of this host, verified by its digests; return its path. Raises Refusal."""
         final = os.path.join(backup_dir, engine, label)
         if os.path.exists(final):
-            raise BackupError(f"{final} is there already")
+            raise Refusal(f"{final} is there already")
         partial = final + manifests.PARTIAL
         os.makedirs(partial, mode=0o750, exist_ok=True)
         self.rclone("copy", "--checksum", self.path(engine, label), partial)
         found = store.look_at(partial, engine, label, deep=True)
         if found.problems:
             shutil.rmtree(partial)
-            raise BackupError(f"{label} of {self.name} is not whole: {'; '.join(found.problems)}")
+            raise Refusal(f"{label} of {self.name} is not whole: {'; '.join(found.problems)}")
         os.rename(partial, final)
         return final
 
@@ -237,19 +238,19 @@ def _judge(engine: str, label: str, location: str, sizes: Mapping[str, int], fol
         with open(os.path.join(folder, manifests.FILE_NAME), encoding="utf-8") as file:
             text = file.read()
         manifest = manifests.parse(text, label)
-    except (OSError, UnicodeDecodeError, manifests.ManifestError) as error:
+    except (OSError, UnicodeDecodeError, Refusal) as error:
         return store.Found(engine, label, location, None, "", (f"{manifests.FILE_NAME}: {error}",))
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     return store.Found(engine, label, location, manifest, sha256, tuple(manifests.problems(manifest, sizes)))
 
 
 def targets(context: Context, wanted: Iterable[str] = ()) -> list[Target]:
-    """Return the places off site, or those named. Raises BackupError for an unknown name."""
+    """Return the places off site, or those named. Raises Refusal for an unknown name."""
     declared = {item["name"]: item for item in context.config.get("offsite") or []}
     names = list(wanted) or list(declared)
     unknown = [name for name in names if name not in declared]
     if unknown:
-        raise BackupError(f"there is no place off site called {unknown[0]}; there are {', '.join(declared) or 'none'}")
+        raise Refusal(f"there is no place off site called {unknown[0]}; there are {', '.join(declared) or 'none'}")
     return [Target(context, declared[name]) for name in names]
 
 
@@ -261,7 +262,7 @@ def rule_of(context: Context, target: str, engine: str) -> retention.Rule | None
 
 
 def upload(context: Context, job: Job) -> Result:
-    """Copy every good backup that a place off site lacks and would keep. Raises BackupError after all were tried."""
+    """Copy every good backup that a place off site lacks and would keep. Raises Refusal after all were tried."""
     engines = job.options.get("engines") or list(manifests.ENGINES)
     done: dict[str, list[str]] = {}
     size, errors = 0, []
@@ -269,13 +270,13 @@ def upload(context: Context, job: Job) -> Result:
         for engine in engines:
             try:
                 labels, carried = _upload(context, target, engine)
-            except BackupError as error:
+            except Refusal as error:
                 errors.append(str(error))
                 continue
             done.setdefault(engine, []).extend(f"{target.name}/{label}" for label in labels)
             size += carried
     if errors:
-        raise BackupError("; ".join(errors))
+        raise Refusal("; ".join(errors))
     return Result(f"{sum(map(len, done.values()))} copies made", done, size)
 
 
@@ -288,7 +289,7 @@ def _upload(context: Context, target: Target, engine: str) -> tuple[list[str], i
         # What lies here is read whole before it is carried away: a rotten backup must not replace a good copy.
         deep = store.look(context.backup_dir, engine, found.label, deep=True)
         if deep.problems or deep.manifest is None:
-            raise BackupError(f"{found.path} is not whole, so it was not copied: {'; '.join(deep.problems)}")
+            raise Refusal(f"{found.path} is not whole, so it was not copied: {'; '.join(deep.problems)}")
         target.put(engine, found.label, found.path)
         labels.append(found.label)
         size += deep.manifest.bytes

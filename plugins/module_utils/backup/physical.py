@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.repository import (
-    AnswerError,
     Stanza,
     newest,
     parse,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 INFO_SECONDS = 120
 # What may pass until a failover that came in between is over, and how often a backup begins anew because of one.
@@ -33,12 +33,12 @@ class Answers:
 
 
 def run(context: Context, job: Job) -> Result:
-    """Make a backup in each repository whose backups this host makes. Raises BackupError."""
+    """Make a backup in each repository whose backups this host makes. Raises Refusal."""
     pgbackrest = context.section("pgbackrest")
     wanted = job.options.get("repositories") or [item["name"] for item in pgbackrest["repositories"] if item["own"]]
     unknown = set(wanted) - {item["name"] for item in pgbackrest["repositories"] if item["own"]}
     if unknown:
-        raise BackupError(f"{', '.join(sorted(unknown))}: this host makes no backups in a repository of that name")
+        raise Refusal(f"{', '.join(sorted(unknown))}: this host makes no backups in a repository of that name")
     labels, stored = [], 0
     for item in pgbackrest["repositories"]:
         if item["name"] in wanted:
@@ -61,15 +61,15 @@ def _backup(context: Context, repository: Mapping[str, Any], kind: str) -> tuple
         try:
             command(context, [*options, "--log-level-console=warn", "backup"])
             break
-        except BackupError as error:
+        except Refusal as error:
             # A failover in between ends a backup. Where the cluster has another leader now, it begins anew there.
             time.sleep(1)
             if attempt == ATTEMPTS or not _has_moved(context, leader):
-                raise BackupError(f"repository {repository['name']}: {error}") from error
+                raise Refusal(f"repository {repository['name']}: {error}") from error
     made = [item for item in look(context, number).backups if item.repository == number and item.label not in before]
     found = newest(made)
     if found is None:
-        raise BackupError(f"pgBackRest ended well, but repository {repository['name']} has no new backup that is whole")
+        raise Refusal(f"pgBackRest ended well, but repository {repository['name']} has no new backup that is whole")
     return found.label, found.stored
 
 
@@ -91,20 +91,17 @@ def _has_moved(context: Context, leader: tuple[str, int | None]) -> bool:
 
 
 def command(context: Context, arguments: Sequence[str], seconds: float | None = None) -> str:
-    """Run pgBackRest as its user; return what it printed. Raises BackupError."""
+    """Run pgBackRest as its user; return what it printed. Raises Refusal."""
     stanza = context.section("pgbackrest")["stanza"]
     return contexts.run(["pgbackrest", f"--stanza={stanza}", *arguments], user="postgres", seconds=seconds)
 
 
 def look(context: Context, number: int = 0) -> Stanza:
-    """Return what the repositories hold, or one of them by its number. Raises BackupError."""
+    """Return what the repositories hold, or one of them by its number. Raises Refusal."""
     stanza = context.section("pgbackrest")["stanza"]
     options = [f"--repo={number}"] if number else []
     text = command(context, [*options, "--log-level-console=error", "--output=json", "info"], INFO_SECONDS)
-    try:
-        return parse(text, stanza)
-    except AnswerError as error:
-        raise BackupError(str(error)) from error
+    return parse(text, stanza)
 
 
 def answers(context: Context) -> Answers:
@@ -116,7 +113,7 @@ def answers(context: Context) -> Answers:
     for number, name in names.items():
         try:
             found = look(context, number)
-        except BackupError as error:
+        except Refusal as error:
             broken[name] = str(error)
             continue
         stanzas.append(found)

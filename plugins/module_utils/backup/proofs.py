@@ -9,15 +9,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import ManifestError, seconds
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import seconds
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 FORMAT = 1
 FOLDER = "proofs"
 VERDICTS = ("proved", "failed")
-
-
-class ProofError(Exception):
-    """A proof can't be understood. The text says why."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +51,27 @@ class Proof:
 
 
 def dump(proof: Proof) -> str:
-    """Return the text of a proof. Raises ProofError where parse would."""
+    """Return the text of a proof. Raises Refusal where parse would."""
     text = json.dumps({"format": FORMAT, **asdict(proof)}, indent=1) + "\n"
     parse(text)
     return text
 
 
 def parse(text: str) -> Proof:
-    """Return the proof in a text. Raises ProofError."""
+    """Return the proof in a text. Raises Refusal."""
     try:
         content = json.loads(text)
         if content.pop("format", None) != FORMAT:
-            raise ProofError(f"its format is none this program knows ({FORMAT})")
+            raise Refusal(f"its format is none this program knows ({FORMAT})")
         checks = tuple(Check(**check) for check in content.pop("checks", []))
         proof = Proof(**content, checks=checks)
         seconds(proof.proved)
-    except (ValueError, TypeError, AttributeError, ManifestError) as error:
-        raise ProofError(f"it can't be understood: {error}") from error
+    except (ValueError, TypeError, AttributeError, Refusal) as error:
+        raise Refusal(f"it can't be understood: {error}") from error
     if proof.verdict not in VERDICTS:
-        raise ProofError(f"verdict {proof.verdict!r} is none of {', '.join(VERDICTS)}")
+        raise Refusal(f"verdict {proof.verdict!r} is none of {', '.join(VERDICTS)}")
     if proof.ok and not all(check.ok for check in proof.checks):
-        raise ProofError("it says proved although a check failed")
+        raise Refusal("it says proved although a check failed")
     return proof
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import instance, logical, physical, store
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.load import (
     USER_RELATIONS,
     Server,
@@ -23,22 +23,23 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql im
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.repository import Stanza, newest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 SCRATCH = "scratch"
 _PREFIX = "restore-"
 
 
 def run(context: Context, wish: Wish, check: bool = False) -> dict[str, Any]:
-    """Restore; return what was done. check: stop before anything changes. Raises BackupError."""
+    """Restore; return what was done. check: stop before anything changes. Raises Refusal."""
     leader = contexts.wait_for_leader(context, 30).leader
     if leader is None:
-        raise BackupError("the cluster lost its leader at this moment; run it again")
+        raise Refusal("the cluster lost its leader at this moment; run it again")
     server = Server(context, leader.host, wish.password)
     if wish.source == "physical":
         return _physical(context, wish, server, check)
     found = _find(context, wish)
     if found.manifest is None:
-        raise BackupError(f"{found.path} has no manifest any more; name another one")
+        raise Refusal(f"{found.path} has no manifest any more; name another one")
     done = {"label": found.label, "from": found.path, "primary": leader.name, "check": check}
     if wish.kind == "globals":
         return {**done, **load_roles(server, os.path.join(found.path, logical.GLOBALS), check)}
@@ -62,10 +63,10 @@ def _find(context: Context, wish: Wish) -> store.Found:
     if not wanted:
         problem = _problem_of(context, wish.label)
         missing = f"there is no {wish.label}" if wish.label else "there are none"
-        raise BackupError(f"{subject}: {problem or missing}. Good ones: {labels}. Nothing was changed")
+        raise Refusal(f"{subject}: {problem or missing}. Good ones: {labels}. Nothing was changed")
     deep = store.look(context.backup_dir, logical.ENGINE, wanted[0].label, deep=True)
     if deep.problems:
-        raise BackupError(f"{deep.path} is not what was written: {'; '.join(deep.problems)}. Others: {labels}")
+        raise Refusal(f"{deep.path} is not what was written: {'; '.join(deep.problems)}. Others: {labels}")
     return deep
 
 
@@ -120,27 +121,24 @@ def _sweep(parent: str) -> None:
 
 
 def plan_physical(context: Context, wish: Wish) -> recovery.Plan:
-    """Return backup and target. Raises BackupError for a target that can't be reached, and says what can."""
+    """Return backup and target. Raises Refusal for a target that can't be reached, and says what can."""
     answers = physical.answers(context)
     if answers.stanza is None:
-        raise BackupError(f"no repository can be read: {'; '.join(f'{k}: {v}' for k, v in answers.broken.items())}")
+        raise Refusal(f"no repository can be read: {'; '.join(f'{k}: {v}' for k, v in answers.broken.items())}")
     last = newest(answers.stanza.backups)
     if last is None:
-        raise BackupError("there is no physical backup that is whole: make one first (backup.yml)")
-    try:
-        target = recovery.parse_target(wish.type, wish.target)
-        timeline = recovery.newest_timeline(answers.stanza, last.system_identifier)
-        return recovery.plan(
-            answers.stanza,
-            target,
-            system_identifier=last.system_identifier,
-            timeline=timeline,
-            history=history(context, answers.stanza, timeline),
-            now=contexts.now().timestamp(),
-            label=wish.label,
-        )
-    except recovery.TargetError as error:
-        raise BackupError(str(error)) from error
+        raise Refusal("there is no physical backup that is whole: make one first (backup.yml)")
+    target = recovery.parse_target(wish.type, wish.target)
+    timeline = recovery.newest_timeline(answers.stanza, last.system_identifier)
+    return recovery.plan(
+        answers.stanza,
+        target,
+        system_identifier=last.system_identifier,
+        timeline=timeline,
+        history=history(context, answers.stanza, timeline),
+        now=contexts.now().timestamp(),
+        label=wish.label,
+    )
 
 
 def history(context: Context, stanza: Stanza, timeline: int) -> dict[int, int]:
@@ -151,6 +149,6 @@ def history(context: Context, stanza: Stanza, timeline: int) -> dict[int, int]:
         folders = physical.command(context, [f"--repo={number}", "repo-ls", f"archive/{stanza.name}"]).splitlines()
         for folder in sorted((name for name in folders if re.match(r"^[\d.]+-\d+$", name)), reverse=True):
             path = f"archive/{stanza.name}/{folder}/{timeline:08X}.history"
-            with contextlib.suppress(BackupError):
+            with contextlib.suppress(Refusal):
                 return recovery.parse_history(physical.command(context, [f"--repo={number}", "repo-get", path]))
     return {}

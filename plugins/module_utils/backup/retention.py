@@ -11,12 +11,10 @@ import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 _LARGEST = 100_000
 _DAY = 86_400.0
-
-
-class RuleError(Exception):
-    """A rule can't be used. The text names it, what was found and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +64,19 @@ _PERIODS: dict[str, Callable[[datetime.datetime], tuple[int, ...]]] = {
 
 
 def parse_rule(entry: object, where: str = "retention") -> Rule:
-    """Return the rule that an operator declared as a dictionary. Raises RuleError."""
+    """Return the rule that an operator declared as a dictionary. Raises Refusal."""
     names = [field.name for field in fields(Rule)]
     if not isinstance(entry, Mapping):
-        raise RuleError(f"{where}: {entry!r} is no rule: a dictionary of {', '.join(names)}")
+        raise Refusal(f"{where}: {entry!r} is no rule: a dictionary of {', '.join(names)}")
     unknown = [str(name) for name in entry if name not in names]
     if unknown:
-        raise RuleError(f"{where}: {', '.join(sorted(unknown))} is unknown; a rule has {', '.join(names)}")
+        raise Refusal(f"{where}: {', '.join(sorted(unknown))} is unknown; a rule has {', '.join(names)}")
     for name, value in entry.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
-            raise RuleError(f"{where}: {name} is {value!r}; allowed is a whole number from 0 to {_LARGEST}")
+            raise Refusal(f"{where}: {name} is {value!r}; allowed is a whole number from 0 to {_LARGEST}")
     rule = Rule(**entry)
     if not any(entry.values()):
-        raise RuleError(f"{where}: the rule keeps nothing; give one of {', '.join(names)} more than 0")
+        raise Refusal(f"{where}: the rule keeps nothing; give one of {', '.join(names)} more than 0")
     return rule
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import catalogue, collect, offsite, store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 _PACKAGE = "ansible_collections.holdfast.persistence.plugins.module_utils"
-# The code of each kind: a module with `run(context, job) -> Result` that raises BackupError.
+# The code of each kind: a module with `run(context, job) -> Result` that raises Refusal.
 ENGINES = {
     "pgbackrest": f"{_PACKAGE}.backup.physical",
     "logical": f"{_PACKAGE}.backup.logical",
@@ -32,7 +33,7 @@ READS_STORE = frozenset({"drill", "upload"})
 
 
 def run(context: Context, job: Job, force: bool = False) -> Result:
-    """Run a job and write its result. force: also where another host's turn is. Raises BackupError."""
+    """Run a job and write its result. force: also where another host's turn is. Raises Refusal."""
     try:
         with _told(context, job) as told:
             reason = "" if force else _not_here(context, job)
@@ -51,7 +52,7 @@ def _not_here(context: Context, job: Job) -> str:
         return ""
     member = context.section("patroni").get("member")
     if not member:
-        raise BackupError(f"job {job.name}: where is {job.where}, but this host has no PostgreSQL; use here")
+        raise Refusal(f"job {job.name}: where is {job.where}, but this host has no PostgreSQL; use here")
     return contexts.reason_to_skip(contexts.look(context), member, job.where)
 
 
@@ -72,7 +73,7 @@ def _function(job: Job) -> Callable[[Context, Job], Result]:
     try:
         return importlib.import_module(ENGINES[job.kind]).run
     except ImportError as error:
-        raise BackupError(f"jobs of the kind {job.kind} can't run here: {error}. Run site.yml.") from error
+        raise Refusal(f"jobs of the kind {job.kind} can't run here: {error}. Run site.yml.") from error
 
 
 @contextlib.contextmanager
@@ -91,7 +92,7 @@ def _told(context: Context, job: Job) -> Iterator[dict[str, Result]]:
     try:
         yield told
     except BaseException as error:
-        known = isinstance(error, BackupError)
+        known = isinstance(error, Refusal)
         message = str(error) if known else f"{type(error).__name__}: {error}"
         ended = {"state": "failed", "ok": False, "end": contexts.stamp(), "message": message}
         contexts.write_state(context, job.name, {**begun, **ended})
@@ -114,7 +115,7 @@ def where(context: Context) -> str:
 
 
 def jobs_for_now(engines: list[str], kind: str, upload: bool, place: str) -> list[Job]:
-    """Return a job for each engine, and one for the copies. Raises BackupError for an unknown engine."""
+    """Return a job for each engine, and one for the copies. Raises Refusal for an unknown engine."""
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "postgresql": ("pgbackrest", {"type": kind}),
         "logical": ("logical", {}),
@@ -122,7 +123,7 @@ def jobs_for_now(engines: list[str], kind: str, upload: bool, place: str) -> lis
     }
     unknown = [name for name in engines if name not in kinds]
     if unknown:
-        raise BackupError(f"engine {unknown[0]!r}: allowed are {', '.join(kinds)}")
+        raise Refusal(f"engine {unknown[0]!r}: allowed are {', '.join(kinds)}")
     wanted = [kinds[name] for name in engines] + ([("upload", {})] if upload else [])
     return [
         Job(f"now-{name}", name, "daily", where=place if name == "pgbackrest" else "here", options=options)
@@ -134,7 +135,7 @@ def end_on_signals() -> None:
     """Turn a request to end into an error, so that what was begun is put away."""
 
     def end(number: int, _frame: object) -> None:
-        raise BackupError(f"ended by signal {signal.Signals(number).name}")
+        raise Refusal(f"ended by signal {signal.Signals(number).name}")
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
@@ -146,7 +147,7 @@ def _after(context: Context, job: Job) -> None:
         return
     try:
         _metrics(context, job)
-    except (BackupError, OSError) as error:
+    except (Refusal, OSError) as error:
         sys.stderr.write(f"holdfast-backup: the metrics could not be written: {error}\n")
 
 
@@ -160,7 +161,7 @@ def _metrics(context: Context, _job: Job) -> Result:
 
 
 def prune(context: Context, job: Job) -> Result:
-    """Delete what no rule keeps, here and off site. Raises BackupError."""
+    """Delete what no rule keeps, here and off site. Raises Refusal."""
     gone: dict[str, list[str]] = {}
     size = 0
     for engine in job.options.get("engines") or list(manifests.ENGINES):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import proofs
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest, ManifestError
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file, sync
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 DELETIONS = "deletions.jsonl"
 _CHUNK = 1 << 20
@@ -98,7 +99,7 @@ def look_at(path: str, engine: str, label: str, deep: bool = False) -> Found:
         manifest = manifests.parse(text, label)
     except FileNotFoundError:
         return Found(engine, label, path, None, "", ("manifest.json is missing",))
-    except (OSError, UnicodeDecodeError, ManifestError) as error:
+    except (OSError, UnicodeDecodeError, Refusal) as error:
         return Found(engine, label, path, None, "", (f"manifest.json: {error}",))
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     if manifest.engine != engine:
@@ -179,7 +180,7 @@ def read_proofs(backup_dir: str) -> tuple[list[proofs.Proof], list[str]]:
             try:
                 with open(path, encoding="utf-8") as file:
                     found.append(proofs.parse(file.read()))
-            except (OSError, UnicodeDecodeError, proofs.ProofError) as error:
+            except (OSError, UnicodeDecodeError, Refusal) as error:
                 wrong.append(f"{path}: {error}")
     return found, wrong
 

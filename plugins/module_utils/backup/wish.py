@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.logical import SECTION_OPTIONS
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 SOURCES = ("logical", "physical")
 _LONGEST = 63
@@ -40,33 +40,31 @@ class Wish:
 
 
 def parse_wish(content: Mapping[str, Any]) -> Wish:
-    """Return the wish in plain data. Raises BackupError for what can't be."""
+    """Return the wish in plain data. Raises Refusal for what can't be."""
     unknown = sorted(set(content) - set(Wish.__dataclass_fields__))
     if unknown:
-        raise BackupError(f"restore: {', '.join(unknown)} is unknown")
+        raise Refusal(f"restore: {', '.join(unknown)} is unknown")
     values = {key: value for key, value in content.items() if value is not None}
     wish = Wish(**{**values, "tables": tuple(values.get("tables", ()))})
     if wish.source not in SOURCES:
-        raise BackupError(f"restore_source {wish.source!r}: allowed are {', '.join(SOURCES)}")
+        raise Refusal(f"restore_source {wish.source!r}: allowed are {', '.join(SOURCES)}")
     if wish.kind not in (*SECTION_OPTIONS, "globals"):
-        raise BackupError(f"restore_kind {wish.kind!r}: allowed are full, schema, data, globals")
+        raise Refusal(f"restore_kind {wish.kind!r}: allowed are full, schema, data, globals")
     if not wish.database and (wish.source == "physical" or wish.kind != "globals"):
-        raise BackupError("restore_database is missing: which database is to be restored?")
+        raise Refusal("restore_database is missing: which database is to be restored?")
     if wish.source == "physical" and wish.kind != "full":
-        raise BackupError("restore_kind has a meaning for dumps only: leave it out with restore_source physical")
+        raise Refusal("restore_kind has a meaning for dumps only: leave it out with restore_source physical")
     if wish.source == "logical" and (wish.type != "latest" or wish.target):
-        raise BackupError("a dump is of one moment: restore_type and restore_target need restore_source physical")
+        raise Refusal("a dump is of one moment: restore_type and restore_target need restore_source physical")
     if (wish.into or wish.database) in ("postgres", "template0", "template1"):
-        raise BackupError(
+        raise Refusal(
             f"{wish.into or wish.database} is the cluster's own: restore into another database (restore_into)"
         )
     wrong = [name for name in wish.tables if not _TABLE.match(name)]
     if wrong:
-        raise BackupError(f"restore_tables: {wrong[0]!r}; each is schema.table, such as public.orders")
+        raise Refusal(f"restore_tables: {wrong[0]!r}; each is schema.table, such as public.orders")
     if wish.tables and wish.kind != "full":
-        raise BackupError("restore_tables needs a full dump: restore_kind is not full")
+        raise Refusal("restore_tables needs a full dump: restore_kind is not full")
     if len(wish.into or wish.database) > _LONGEST - 24:
-        raise BackupError(
-            f"restore_into {wish.into or wish.database!r} is too long: at most {_LONGEST - 24} characters"
-        )
+        raise Refusal(f"restore_into {wish.into or wish.database!r} is too long: at most {_LONGEST - 24} characters")
     return wish

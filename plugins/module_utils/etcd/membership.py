@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster import Cluster, Member
-
-
-class RefusedError(ValueError):
-    """A change of the membership is refused: says what was found and what to do."""
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,14 @@ class Step:
 
 
 def plan(cluster: Cluster, wish: Wish) -> tuple[Step, ...]:
-    """Return the steps to the wish. Raises RefusedError."""
+    """Return the steps to the wish. Raises Refusal."""
     member = find(cluster, wish)
     if wish.state == "absent":
         return _plan_absent(cluster, member, wish)
     if wish.state == "joined":
         return _plan_joined(cluster, member, wish)
     if member is None:
-        raise RefusedError(f"{wish.name} is no member of the cluster ({_names(cluster)}): let it join first")
+        raise Refusal(f"{wish.name} is no member of the cluster ({_names(cluster)}): let it join first")
     return (Step("promote", member.member_id, f"promote {wish.name} to a voter"),) if member.is_learner else ()
 
 
@@ -81,14 +78,14 @@ def _plan_joined(cluster: Cluster, member: Member | None, wish: Wish) -> tuple[S
     add = Step("add", "", f"add {wish.name} ({wish.peer_url}) as a learner")
     if member is None:
         if wish.has_data:
-            raise RefusedError(
+            raise Refusal(
                 f"{wish.name} has data of a member, but the cluster ({_names(cluster)}) does not know it. Data of a removed member, or of "
                 "another cluster, is never used again: move the folder aside on that host, then run again"
             )
         _refuse_second_learner(cluster, None)
         return (add,)
     if wish.peer_url not in member.peer_urls:
-        raise RefusedError(
+        raise Refusal(
             f"{wish.name} is a member at {', '.join(member.peer_urls)}, not at {wish.peer_url}: remove that member first "
             "(remove_node.yml), or give the host its address back"
         )
@@ -109,7 +106,7 @@ def _plan_absent(cluster: Cluster, member: Member | None, wish: Wish) -> tuple[S
 
 def _guard_removal(cluster: Cluster, member: Member, spare: int) -> None:
     for problem in removal_problems(cluster, member, spare):
-        raise RefusedError(f"{member.label} is not removed: {problem}")
+        raise Refusal(f"{member.label} is not removed: {problem}")
 
 
 def removal_problems(cluster: Cluster, member: Member, spare: int) -> Iterator[str]:
@@ -133,7 +130,7 @@ def removal_problems(cluster: Cluster, member: Member, spare: int) -> Iterator[s
 def _refuse_second_learner(cluster: Cluster, own: Member | None) -> None:
     for member in cluster.members:
         if member.is_learner and member != own:
-            raise RefusedError(
+            raise Refusal(
                 f"{member.label} is still a learner, and etcd takes one at a time: let its host finish (site.yml), or remove it"
             )
 

@@ -9,19 +9,17 @@ import csv
 import io
 from typing import Any
 
-
-class StatsError(ValueError):
-    """The text is not HAProxy's statistics."""
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def parse_stats(text: str) -> dict[str, Any]:
     """Return front ends and back ends with their servers by name.
 
     A server is up when it takes connections: its status is UP (also while going down, such as `UP 1/2`) or `no check`.
-    Raises StatsError.
+    Raises Refusal.
     """
     if not text.startswith("# pxname,"):
-        raise StatsError(f"the answer to 'show stat' is no CSV of statistics: {text[:80]!r}")
+        raise Refusal(f"the answer to 'show stat' is no CSV of statistics: {text[:80]!r}")
     found: dict[str, Any] = {"frontends": {}, "backends": {}}
     for row in csv.DictReader(io.StringIO(text[2:])):
         name, server = row["pxname"], row["svname"]

@@ -13,10 +13,10 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client i
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.keys import Keys
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
     Cluster,
-    ParseError,
     parse_cluster,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 CONFIG = "/etc/patroni/config.yml"
 LEADER = "leader"
@@ -90,6 +90,6 @@ def ask_members(config: Mapping[str, Any], urls: Iterable[str], timeout: float) 
         try:
             client = Client(url, rest["cafile"], rest["certfile"], timeout)
             return View(parse_cluster(client.get("/cluster")), is_synchronous(client.get("/config")))
-        except (PatroniError, ParseError) as error:
+        except (PatroniError, Refusal) as error:
             problem = error
     raise PatroniError("/cluster", f"no other member answers ({problem or 'there is none'})", "Look at the other hosts")

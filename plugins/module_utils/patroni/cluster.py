@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 LEADER_ROLES = frozenset({"leader", "standby_leader"})
 SYNCHRONOUS_ROLES = frozenset({"sync_standby", "quorum_standby"})
 # The states of a member that does its work: a leader is `running`; a replica is `streaming`, or `running` in Patroni 3.0,
@@ -21,12 +23,9 @@ LEADER_STATES = frozenset({"running"})
 REPLICA_STATES = frozenset({"streaming", "running", "in archive recovery"})
 
 
-class ParseError(ValueError):
-    """An answer of Patroni is not what this code knows. Carries the path of the request."""
-
-    def __init__(self, path: str, found: object) -> None:
-        super().__init__(f"{path} answered something unknown: {found!r}")
-        self.path = path
+def unknown(path: str, found: object) -> Refusal:
+    """Return the refusal of an answer of Patroni that this code does not know. path: of the request."""
+    return Refusal(f"{path} answered something unknown: {found!r}")
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,9 @@ class Promotion:
 
 
 def parse_cluster(data: Any) -> Cluster:
-    """Return the cluster of the JSON value that GET /cluster answers. Raises ParseError."""
+    """Return the cluster of the JSON value that GET /cluster answers. Raises Refusal."""
     if not isinstance(data, Mapping) or not isinstance(data.get("members"), Sequence):
-        raise ParseError("/cluster", data)
+        raise unknown("/cluster", data)
     return Cluster(
         members=tuple(_parse_member(member) for member in data["members"]),
         scope=data.get("scope", ""),
@@ -150,7 +149,7 @@ def parse_cluster(data: Any) -> Cluster:
 
 def _parse_member(data: Any) -> Member:
     if not isinstance(data, Mapping) or not {"name", "role", "state"} <= data.keys():
-        raise ParseError("/cluster", data)
+        raise unknown("/cluster", data)
     return Member(
         name=data["name"],
         role=data["role"],
@@ -174,15 +173,15 @@ def _bytes(value: Any) -> int | None:
 
 
 def parse_history(data: Any) -> tuple[Promotion, ...]:
-    """Return the promotions of the JSON value that GET /history answers, oldest first. Raises ParseError."""
+    """Return the promotions of the JSON value that GET /history answers, oldest first. Raises Refusal."""
     if not isinstance(data, Sequence) or isinstance(data, str):
-        raise ParseError("/history", data)
+        raise unknown("/history", data)
     return tuple(_parse_promotion(line) for line in data)
 
 
 def _parse_promotion(line: Any) -> Promotion:
     if not isinstance(line, Sequence) or isinstance(line, str) or not 2 <= len(line) <= 5:
-        raise ParseError("/history", line)
+        raise unknown("/history", line)
     return Promotion(*line)
 
 

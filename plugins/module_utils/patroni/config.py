@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
+
 TIMING_DEFAULTS = {"ttl": 30, "loop_wait": 10, "retry_timeout": 10}
 TIMING_MINIMA = {"ttl": 20, "loop_wait": 1, "retry_timeout": 3}
 
@@ -88,14 +90,6 @@ STANDBY_CLUSTER_KEYS = frozenset(
 KEPT_KEYS = frozenset({"pause", "standby_cluster"})
 
 
-class ConfigError(ValueError):
-    """A declared configuration is refused: each problem names the key, what was found, and what is allowed."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
-
-
 def patch_for(current: Mapping[str, Any], wish: Mapping[str, Any], *, purge: bool = False) -> dict[str, Any]:
     """Return the smallest body of PATCH /config that leads from current to wish; empty if all is as wished.
 
@@ -158,11 +152,11 @@ def apply_patch(current: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[st
 def check(wish: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Refuse a wish with keys that Patroni doesn't know, and a result with timings that Patroni would silently change.
 
-    Raises ConfigError with every problem.
+    Raises Refusals with every problem.
     """
     problems = (*_unknown_keys(wish), *timing_problems(result))
     if problems:
-        raise ConfigError(problems)
+        raise Refusals(problems)
 
 
 def _unknown_keys(wish: Mapping[str, Any]) -> Iterator[str]:

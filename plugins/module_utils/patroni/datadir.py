@@ -11,17 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-
-class ForeignDataError(Exception):
-    """A data directory belongs to something else. Carries path, what was found, and the remedy."""
-
-    def __init__(self, path: str, found: str, allowed: str) -> None:
-        remedy = "Nothing was changed. Move the directory away if its data is not needed, or correct cluster_name or the host"
-        super().__init__(f"{path} {found}; allowed is {allowed}. {remedy}")
-        self.path = path
-        self.found = found
-        self.allowed = allowed
-        self.remedy = remedy
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -56,31 +46,38 @@ def judge(directory: DataDirectory, cluster_name: str, version: str, system_iden
 
     Parameters: directory; cluster_name, Patroni's scope; version, the major version such as 17; system_identifier, that of the
     running cluster, None where no member answers.
-    Raises ForeignDataError for anything that is not this cluster's.
+    Raises Refusal for anything that is not this cluster's.
     """
     if directory.is_empty:
         return "empty"
     if not directory.version:
         names = ", ".join(sorted(directory.entries)[:5])
-        raise ForeignDataError(
+        raise _foreign(
             directory.path,
             f"holds no whole PostgreSQL data directory but other files ({names})",
             "an empty or missing directory",
         )
     if directory.version != version:
-        raise ForeignDataError(directory.path, f"is of PostgreSQL {directory.version}", f"version {version}")
+        raise _foreign(directory.path, f"is of PostgreSQL {directory.version}", f"version {version}")
     if system_identifier is not None and directory.system_identifier != system_identifier:
-        raise ForeignDataError(
+        raise _foreign(
             directory.path,
             f"belongs to the database system {directory.system_identifier}",
             f"the system {system_identifier} of the running cluster {cluster_name}",
         )
     if directory.cluster_name not in ("", cluster_name):
-        raise ForeignDataError(directory.path, f"ran as cluster {directory.cluster_name}", f"cluster {cluster_name}")
+        raise _foreign(directory.path, f"ran as cluster {directory.cluster_name}", f"cluster {cluster_name}")
     if system_identifier is None and not directory.cluster_name and "patroni.dynamic.json" not in directory.entries:
-        raise ForeignDataError(
+        raise _foreign(
             directory.path,
             "holds a PostgreSQL data directory that never ran under Patroni",
             f"one of the cluster {cluster_name}",
         )
     return "ours"
+
+
+def _foreign(path: str, found: str, allowed: str) -> Refusal:
+    remedy = (
+        "Nothing was changed. Move the directory away if its data is not needed, or correct cluster_name or the host"
+    )
+    return Refusal(f"{path} {found}; allowed is {allowed}", remedy)

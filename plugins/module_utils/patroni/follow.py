@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 # Patroni writes one line of keyword=value pairs; host and port are plain there, and the password file has a line for them
 # (ConfigHandler.format_dsn and _write_passfile of Patroni 3.0 to 4.1).
 LINE = re.compile(r"^(primary_conninfo = '(?:[^'\n]*? )?)host=[^\s']+( port=)\d+(?=[\s'])", re.MULTILINE)
@@ -11,14 +13,10 @@ PASSFILE = re.compile(r"^primary_conninfo = '(?:[^'\n]*? )?passfile=([^\s']+)", 
 PASSWORD = re.compile(r"^(?:[^:\\\n]|\\.)+:\d+(?=:)", re.MULTILINE)
 
 
-class FollowError(Exception):
-    """A replica that could not be pointed to another primary: why."""
-
-
 def pointed_at(configuration: str, host: str, port: int) -> str:
-    """Return a replica's postgresql.conf with another primary. Raises FollowError where it names none."""
+    """Return a replica's postgresql.conf with another primary. Raises Refusal where it names none."""
     if not LINE.search(configuration):
-        raise FollowError("postgresql.conf has no primary_conninfo with host and port")
+        raise Refusal("postgresql.conf has no primary_conninfo with host and port")
     return LINE.sub(lambda found: f"{found[1]}host={host}{found[2]}{port}", configuration)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import unknown
 
 LEADERS = frozenset({"primary", "master", "standby_leader"})
 # 3.0 does not say whether a replica streams.
@@ -48,9 +48,9 @@ class Member:
 
 
 def parse_member(data: Any) -> Member:
-    """Return the member of the JSON value that GET /patroni answers. Raises ParseError."""
+    """Return the member of the JSON value that GET /patroni answers. Raises Refusal."""
     if not isinstance(data, Mapping) or "state" not in data or not isinstance(data.get("patroni"), Mapping):
-        raise ParseError("/patroni", data)
+        raise unknown("/patroni", data)
     return Member(
         name=data["patroni"].get("name", ""),
         state=data["state"],

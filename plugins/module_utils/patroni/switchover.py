@@ -10,14 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member
-
-
-class RefusedError(ValueError):
-    """A switchover is refused: each problem says what was found and what to do."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 
 
 @dataclass(frozen=True)
@@ -51,26 +44,26 @@ class Plan:
 
 
 def plan(cluster: Cluster, wish: Wish) -> Plan:
-    """Return who takes over. Raises RefusedError where nobody may, or not the wished one, or not now."""
+    """Return who takes over. Raises Refusals where nobody may, or not the wished one, or not now."""
     leader = _leader_of(cluster)
     if wish.candidate and wish.candidate == leader.name:
         return Plan(leader.name, leader.name)
     if problems := tuple(_untimely(cluster, leader)):
-        raise RefusedError(problems)
+        raise Refusals(problems)
     unfit = {member.name: reason for member in cluster.replicas if (reason := unfitness(member, leader, wish))}
     if wish.candidate:
         return Plan(leader.name, _wished(cluster, wish, unfit), unfit)
     fit = [member for member in cluster.replicas if member.name not in unfit]
     if not fit:
         found = tuple(f"{name} {reason}" for name, reason in sorted(unfit.items())) or ("there is no replica",)
-        raise RefusedError((f"no member can take over from {leader.name}", *found))
+        raise Refusals((f"no member can take over from {leader.name}", *found))
     return Plan(leader.name, min(fit, key=_preference).name, unfit)
 
 
 def _leader_of(cluster: Cluster) -> Member:
     leader = cluster.leader
     if leader is None:
-        raise RefusedError(
+        raise Refusals(
             ("the cluster has no leader: this is a case for a failover, which Patroni does by itself, see its journal",)
         )
     return leader
@@ -91,9 +84,9 @@ def _untimely(cluster: Cluster, leader: Member) -> Iterator[str]:
 def _wished(cluster: Cluster, wish: Wish, unfit: Mapping[str, str]) -> str:
     if cluster.member(wish.candidate) is None:
         names = ", ".join(member.name for member in cluster.replicas) or "none"
-        raise RefusedError((f"{wish.candidate} is not a member, replicas are: {names}",))
+        raise Refusals((f"{wish.candidate} is not a member, replicas are: {names}",))
     if wish.candidate in unfit:
-        raise RefusedError((f"{wish.candidate} {unfit[wish.candidate]}",))
+        raise Refusals((f"{wish.candidate} {unfit[wish.candidate]}",))
     return wish.candidate
 
 

@@ -14,6 +14,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.re
     parse_lsn,
     timeline_of,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 KINDS = ("latest", "time", "lsn", "xid", "name", "backup")
 
@@ -22,10 +23,6 @@ _FIRST_XID = 3
 _LONGEST_NAME = 63
 _LABEL = re.compile(r"^\d{8}-\d{6}F(_\d{8}-\d{6}[DI])?$")
 _HISTORY_LINE = re.compile(r"^\s*(\d+)\s+([0-9A-Fa-f]+/[0-9A-Fa-f]+)")
-
-
-class TargetError(Exception):
-    """The target can't be reached or understood. The text names it, what is possible, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +61,31 @@ def parse_target(kind: str, value: str) -> Target:
     """Return the target an operator means.
 
     Parameters: kind, one of KINDS; value, what belongs to it: a time with its offset from UTC (ISO 8601), an LSN, a transaction
-    number, the name of a restore point, the label of a backup; empty for the latest state. Raises TargetError.
+    number, the name of a restore point, the label of a backup; empty for the latest state. Raises Refusal.
     """
     text = value.strip()
     if kind not in KINDS:
-        raise TargetError(f"restore_type {kind!r}: allowed are {', '.join(KINDS)}")
+        raise Refusal(f"restore_type {kind!r}: allowed are {', '.join(KINDS)}")
     if kind == "latest":
         if text:
-            raise TargetError(f"restore_target {text!r} has no meaning with restore_type latest: leave it out")
+            raise Refusal(f"restore_target {text!r} has no meaning with restore_type latest: leave it out")
         return Target(kind)
     if not text:
-        raise TargetError(f"restore_type {kind} needs restore_target")
+        raise Refusal(f"restore_type {kind} needs restore_target")
     if kind == "time":
         return _time(text)
     if kind == "lsn":
         try:
             position = parse_lsn(text)
         except ValueError as error:
-            raise TargetError(f"restore_target {error}") from error
+            raise Refusal(f"restore_target {error}") from error
         return Target(kind, format_lsn(position), position=position)
     if kind == "xid" and not (text.isascii() and text.isdigit() and _FIRST_XID <= int(text) <= _LARGEST_XID):
-        raise TargetError(f"restore_target {text!r} is no transaction number: {_FIRST_XID} to {_LARGEST_XID}")
+        raise Refusal(f"restore_target {text!r} is no transaction number: {_FIRST_XID} to {_LARGEST_XID}")
     if kind == "name" and (len(text.encode()) > _LONGEST_NAME or not text.isprintable()):
-        raise TargetError(f"restore_target {text!r} is no restore point: at most {_LONGEST_NAME} printable characters")
+        raise Refusal(f"restore_target {text!r} is no restore point: at most {_LONGEST_NAME} printable characters")
     if kind == "backup" and not _LABEL.match(text):
-        raise TargetError(f"restore_target {text!r} is no label of a backup, such as 20260131-120000F")
+        raise Refusal(f"restore_target {text!r} is no label of a backup, such as 20260131-120000F")
     return Target(kind, text)
 
 
@@ -96,9 +93,9 @@ def _time(text: str) -> Target:
     try:
         moment = datetime.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
     except ValueError as error:
-        raise TargetError(f"restore_target {text!r} is no time such as 2026-01-31 12:00:00.5+00:00") from error
+        raise Refusal(f"restore_target {text!r} is no time such as 2026-01-31 12:00:00.5+00:00") from error
     if moment.tzinfo is None:
-        raise TargetError(f"restore_target {text!r} has no offset from UTC: write {text}+00:00 if UTC is meant")
+        raise Refusal(f"restore_target {text!r} has no offset from UTC: write {text}+00:00 if UTC is meant")
     moment = moment.astimezone(datetime.UTC)
     return Target("time", moment.strftime("%Y-%m-%d %H:%M:%S.%f+00"), moment=moment.timestamp())
 
@@ -110,14 +107,14 @@ def parse_history(text: str) -> dict[int, int]:
 
 
 def newest_timeline(stanza: Stanza, system_identifier: int) -> int:
-    """Return the highest timeline of which the archive has WAL. Raises TargetError where there is none."""
+    """Return the highest timeline of which the archive has WAL. Raises Refusal where there is none."""
     found = [
         timeline_of(archive.last)
         for archive in stanza.archives
         if archive.last and archive.system_identifier == system_identifier
     ]
     if not found:
-        raise TargetError(f"no repository has WAL of the cluster {system_identifier}: is this the right repository?")
+        raise Refusal(f"no repository has WAL of the cluster {system_identifier}: is this the right repository?")
     return max(found)
 
 
@@ -153,27 +150,25 @@ def plan(
     Parameters: timeline, the history to follow, and history, where it left its ancestors; now, seconds since 1970;
     label, the backup to begin with, or empty for the newest before the target. Where the position of a target is not known
     before recovery (a transaction, a name), the newest backup is taken.
-    Raises TargetError for a target in the future or before the oldest backup, and says what is possible.
+    Raises Refusal for a target in the future or before the oldest backup, and says what is possible.
     """
     if target.kind == "backup":
         named = [item for item in stanza.backups if item.label == target.value and not item.faulty]
         if not named:
-            raise TargetError(f"there is no backup {target.value}. {possible(_listed(stanza, system_identifier), now)}")
+            raise Refusal(f"there is no backup {target.value}. {possible(_listed(stanza, system_identifier), now)}")
         return Plan(named[0], named[0].stop_timeline, target)
     candidates = usable(stanza.backups, system_identifier, timeline, history)
     if not candidates:
-        raise TargetError(
-            f"no backup leads to timeline {timeline}. {possible(_listed(stanza, system_identifier), now)}"
-        )
+        raise Refusal(f"no backup leads to timeline {timeline}. {possible(_listed(stanza, system_identifier), now)}")
     if target.kind == "time" and target.moment > now:
-        raise TargetError(f"{target.value} is in the future. {possible(candidates, now)}")
+        raise Refusal(f"{target.value} is in the future. {possible(candidates, now)}")
     _refuse_future_position(stanza, target, system_identifier, candidates, now)
     before = [item for item in candidates if _is_before(item, target)]
     if label:
         before = [item for item in before if item.label == label]
     if not before:
         subject = f"the backup {label} does not lie" if label else "no backup lies"
-        raise TargetError(f"{subject} before {target.kind} {target.value}. {possible(candidates, now)}")
+        raise Refusal(f"{subject} before {target.kind} {target.value}. {possible(candidates, now)}")
     newest = max(item.stop for item in before)
     return Plan(next(item for item in before if item.stop == newest), timeline, target)
 
@@ -207,7 +202,7 @@ def _refuse_future_position(
     # 16 MiB segments: the name holds the upper half of the position and the number of the segment in it.
     end = (int(last[8:16], 16) << 32) + ((int(last[16:24], 16) + 1) << 24)
     if target.position >= end:
-        raise TargetError(
+        raise Refusal(
             f"{target.value} is not in the archive, which ends before {format_lsn(end)}. {possible(candidates, now)}"
         )
 

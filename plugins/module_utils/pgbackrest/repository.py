@@ -6,13 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 # Status codes of a repository in which the stanza isn't yet: no folder, no archive.info, no backup.info.
 _MISSING = frozenset({1, 3})
 _NO_BACKUP = 2
-
-
-class AnswerError(Exception):
-    """The answer of pgBackRest can't be understood, or names another stanza."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,11 @@ class Stanza:
 
 
 def parse(text: str, name: str) -> Stanza:
-    """Return what `pgbackrest --stanza=name info --output=json` printed. Raises AnswerError."""
+    """Return what `pgbackrest --stanza=name info --output=json` printed. Raises Refusal."""
     try:
         stanzas = [entry for entry in json.loads(text) if entry["name"] == name]
         if len(stanzas) != 1:
-            raise AnswerError(f"pgBackRest told of {len(stanzas)} stanzas {name}, expected is one")
+            raise Refusal(f"pgBackRest told of {len(stanzas)} stanzas {name}, expected is one")
         entry = stanzas[0]
         identities = {(item["repo-key"], item["id"]): int(item["system-id"]) for item in entry.get("db", [])}
         return Stanza(
@@ -98,7 +96,7 @@ def parse(text: str, name: str) -> Stanza:
             ),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise AnswerError(
+        raise Refusal(
             f"pgBackRest's answer can't be understood ({type(error).__name__}: {error}): {text[:200]!r}"
         ) from error
 

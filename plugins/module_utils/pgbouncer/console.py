@@ -10,11 +10,9 @@ import socket
 import struct
 from types import TracebackType
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 PROTOCOL = 3 << 16
-
-
-class ConsoleError(Exception):
-    """The console cannot be reached or refuses; carries what was said."""
 
 
 def startup_message(user: str, database: str) -> bytes:
@@ -66,7 +64,7 @@ class Console:
     """A connection to the console.
 
     Parameters: path of the Unix socket; user, `pgbouncer` where the system user is the one that PgBouncer runs as;
-    timeout in seconds. Raises ConsoleError.
+    timeout in seconds. Raises Refusal.
     """
 
     def __init__(self, path: str, user: str = "pgbouncer", timeout: float = 5.0) -> None:
@@ -79,8 +77,8 @@ class Console:
             self._until_ready()
         except OSError as error:
             self._socket.close()
-            raise ConsoleError(f"{path}: {error.strerror or error}") from error
-        except ConsoleError:
+            raise Refusal(f"{path}: {error.strerror or error}") from error
+        except Refusal:
             self._socket.close()
             raise
 
@@ -91,12 +89,12 @@ class Console:
         self._socket.close()
 
     def rows(self, statement: str) -> list[dict[str, str | None]]:
-        """Run a statement such as SHOW POOLS and return its rows as dicts of text. Raises ConsoleError."""
+        """Run a statement such as SHOW POOLS and return its rows as dicts of text. Raises Refusal."""
         try:
             self._socket.sendall(query_message(statement))
             messages = self._until_ready()
         except OSError as error:
-            raise ConsoleError(f"{self._path}: {statement}: {error.strerror or error}") from error
+            raise Refusal(f"{self._path}: {statement}: {error.strerror or error}") from error
         columns = next((parse_columns(body) for kind, body in messages if kind == b"T"), [])
         return [dict(zip(columns, parse_values(body), strict=True)) for kind, body in messages if kind == b"D"]
 
@@ -106,9 +104,9 @@ class Console:
         while True:
             kind, body = self._receive()
             if kind == b"E":
-                raise ConsoleError(f"{self._path}: {parse_error(body)}")
+                raise Refusal(f"{self._path}: {parse_error(body)}")
             if kind == b"R" and struct.unpack_from("!i", body) != (0,):
-                raise ConsoleError(f"{self._path}: asks for a password: run this as the user that PgBouncer runs as")
+                raise Refusal(f"{self._path}: asks for a password: run this as the user that PgBouncer runs as")
             if kind == b"Z":
                 return messages
             messages.append((kind, body))
@@ -122,6 +120,6 @@ class Console:
         while len(data) < count:
             part = self._socket.recv(count - len(data))
             if not part:
-                raise ConsoleError(f"{self._path}: the connection was closed")
+                raise Refusal(f"{self._path}: the connection was closed")
             data += part
         return data

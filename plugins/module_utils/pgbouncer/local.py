@@ -7,12 +7,13 @@ import os
 import pwd
 from collections.abc import Iterator
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import Console, ConsoleError
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import Console
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 @contextlib.contextmanager
 def acting_as(user: str) -> Iterator[None]:
-    """Be that user where this process is root's. Raises ConsoleError for an unknown user.
+    """Be that user where this process is root's. Raises Refusal for an unknown user.
 
     A socket's peer is whoever the process acts as while it connects (man 7 unix, SO_PEERCRED).
     """
@@ -22,7 +23,7 @@ def acting_as(user: str) -> Iterator[None]:
     try:
         number = pwd.getpwnam(user).pw_uid
     except KeyError as error:
-        raise ConsoleError(f"this host has no user {user}") from error
+        raise Refusal(f"this host has no user {user}") from error
     os.seteuid(number)
     try:
         yield
@@ -31,7 +32,7 @@ def acting_as(user: str) -> Iterator[None]:
 
 
 def connect(path: str, user: str, timeout: float) -> Console:
-    """Return a connection to the console at that socket, made as that system user. Raises ConsoleError."""
+    """Return a connection to the console at that socket, made as that system user. Raises Refusal."""
     with acting_as(user):
         return Console(path, timeout=timeout)
 
@@ -51,5 +52,5 @@ def predecessors(path: str) -> list[int]:
 
 
 def is_paused(console: Console) -> bool:
-    """Return whether PgBouncer as a whole is paused or about to be. Raises ConsoleError."""
+    """Return whether PgBouncer as a whole is paused or about to be. Raises Refusal."""
     return any(row["key"] == "paused" and row["value"] == "yes" for row in console.rows("SHOW STATE"))

@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-
-class PoolsError(Exception):
-    """Pools cannot be paused or resumed; says which, and why."""
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 class Pools:
     """The PgBouncers of several hosts.
 
     Parameters: driver, psycopg or psycopg2; hosts, addresses by name; access, libpq's parameters without host and dbname, the
-    user has to be one of admin_users. Raises PoolsError when one cannot be reached.
+    user has to be one of admin_users. Raises Refusal when one cannot be reached.
     """
 
     def __init__(self, driver: Any, hosts: Mapping[str, str], access: Mapping[str, Any]) -> None:
@@ -33,14 +31,14 @@ class Pools:
         try:
             connection = self._driver.connect(host=self._hosts[name], dbname="pgbouncer", **self._access)
         except self._driver.Error as error:
-            raise PoolsError(f"PgBouncer of {name} cannot be reached: {_line(error)}") from error
+            raise Refusal(f"PgBouncer of {name} cannot be reached: {_line(error)}") from error
         connection.autocommit = True
         return connection
 
     def pause(self, seconds: float) -> dict[str, float]:
         """Pause all pools; return how long each took, in seconds.
 
-        Raises PoolsError when one is not paused within that time; then all go on.
+        Raises Refusal when one is not paused within that time; then all go on.
         """
         attempts = {name: _Attempt(self._driver, console) for name, console in self._consoles.items()}
         deadline = time.monotonic() + seconds
@@ -53,26 +51,24 @@ class Pools:
         ]
         if problems:
             self.resume()
-            raise PoolsError("not paused: " + "; ".join(problems))
+            raise Refusal("not paused: " + "; ".join(problems))
         return {name: attempt.took for name, attempt in attempts.items()}
 
     def resume(self) -> None:
-        """Resume all pools, over new connections as an old one may still wait for its pause. Raises PoolsError."""
+        """Resume all pools, over new connections as an old one may still wait for its pause. Raises Refusal."""
         problems = []
         for name in self._hosts:
             try:
                 with self._connect(name).cursor() as cursor:
                     cursor.execute("RESUME")
-            except PoolsError as error:
+            except Refusal as error:
                 problems.append(str(error))
             except self._driver.Error as error:
                 # What is not paused needs no resume.
                 if "not paused" not in str(error):
                     problems.append(f"{name}: {_line(error)}")
         if problems:
-            raise PoolsError(
-                "pools not resumed, each host does so by itself when its hold ends: " + "; ".join(problems)
-            )
+            raise Refusal("pools not resumed, each host does so by itself when its hold ends: " + "; ".join(problems))
 
 
 class _Attempt(threading.Thread):

@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import Server, server_from_row
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import QUERY as SETTINGS_QUERY
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import Setting, from_rows
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # One statement, so that all values belong together. The timeline comes from the WAL file in use: the control file
 # learns of a new one only at the next checkpoint.
@@ -61,10 +62,6 @@ SELECT json_build_object(
 CONNECT_SECONDS = 5
 
 
-class NoDriverError(Exception):
-    """Neither psycopg nor psycopg2 can be imported."""
-
-
 @dataclass(frozen=True)
 class Target:
     """A server to ask: name of the member, host (an address, or the folder of a socket), port."""
@@ -80,13 +77,13 @@ class Target:
 
 
 def find_driver() -> Any:
-    """Import and return psycopg (3), else psycopg2. Raises NoDriverError."""
+    """Import and return psycopg (3), else psycopg2. Raises Refusal."""
     for name in ("psycopg", "psycopg2"):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise NoDriverError("neither psycopg nor psycopg2 is installed for this Python; on Debian install python3-psycopg2")
+    raise Refusal("neither psycopg nor psycopg2 is installed for this Python; on Debian install python3-psycopg2")
 
 
 def read_settings(socket: str, user: str) -> dict[str, Setting] | None:
@@ -96,7 +93,7 @@ def read_settings(socket: str, user: str) -> dict[str, Setting] | None:
     """
     try:
         driver = find_driver()
-    except NoDriverError:
+    except Refusal:
         # Nothing is installed here yet.
         return None
     try:
@@ -115,7 +112,7 @@ def read_servers(targets: Iterable[Target], access: Mapping[str, Any], driver: A
     """Ask all targets at the same time; one that cannot be asked yields a Server with an error.
 
     Parameters: access, libpq's connection parameters without host and port, connect_timeout in seconds among them;
-    driver, what find_driver returned. Raises replication.UnreadableStateError.
+    driver, what find_driver returned. Raises Refusal.
     """
     targets = list(targets)
     with ThreadPoolExecutor(max_workers=max(1, len(targets))) as pool:

@@ -15,16 +15,13 @@ from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, by_severity
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, parse_cluster
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 MEBIBYTE = 1024 * 1024
 RUNNING_STATES = ("running", "streaming")
 PASSING_STATES = ("creating replica", "starting", "restarting", "in archive recovery", "initializing new cluster")
 ANYBODY = {"*", "__patroni_strict_sync_replica_placeholder__"}
 SYNCHRONOUS_ROLES = {"on": "sync_standby", "quorum": "quorum_standby"}
-
-
-class UnreadableStateError(Exception):
-    """A server or Patroni said something that cannot be understood; carries what and where."""
 
 
 @dataclass(frozen=True)
@@ -155,17 +152,17 @@ class Declared:
 
 
 def parse_lsn(text: str | None) -> int | None:
-    """Turn an LSN such as 16/B374D848 into a number of bytes; None stays None. Raises UnreadableStateError."""
+    """Turn an LSN such as 16/B374D848 into a number of bytes; None stays None. Raises Refusal."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", text)
     if not found:
-        raise UnreadableStateError(f"{text!r} is not an LSN of the form 16/B374D848")
+        raise Refusal(f"{text!r} is not an LSN of the form 16/B374D848")
     return (int(found[1], 16) << 32) + int(found[2], 16)
 
 
 def parse_standby_names(text: str) -> StandbyNames:
-    """Parse the setting synchronous_standby_names in each of its forms. Raises UnreadableStateError."""
+    """Parse the setting synchronous_standby_names in each of its forms. Raises Refusal."""
     text = text.strip()
     if not text:
         return StandbyNames()
@@ -181,13 +178,13 @@ def parse_standby_names(text: str) -> StandbyNames:
 def _names(text: str) -> tuple[str, ...]:
     name = r'\s*(?:"((?:[^"]|"")+)"|([^\s,"()]+))\s*'
     if not re.fullmatch(f"{name}(?:,{name})*", text):
-        raise UnreadableStateError(f"{text!r} is not a list of names of synchronous_standby_names")
+        raise Refusal(f"{text!r} is not a list of names of synchronous_standby_names")
     pairs = re.findall(f"{name}(?:,|$)", text)
     return tuple(quoted.replace('""', '"') or plain for quoted, plain in pairs)
 
 
 def server_from_row(name: str, address: str, row: Mapping[str, Any]) -> Server:
-    """Build a Server from the object that reader.QUERY returns. Raises UnreadableStateError."""
+    """Build a Server from the object that reader.QUERY returns. Raises Refusal."""
     try:
         return Server(
             name=name,
@@ -211,9 +208,7 @@ def server_from_row(name: str, address: str, row: Mapping[str, Any]) -> Server:
             pending_restart=tuple(row["pending_restart"]),
         )
     except (KeyError, TypeError) as error:
-        raise UnreadableStateError(
-            f"the state of the server {name} at {address} lacks or has an unexpected {error}"
-        ) from error
+        raise Refusal(f"the state of the server {name} at {address} lacks or has an unexpected {error}") from error
 
 
 def _sender(row: Mapping[str, Any]) -> WalSender:
@@ -225,7 +220,7 @@ def _slot(row: Mapping[str, Any]) -> Slot:
 
 
 def patroni_from_rest(cluster: Any, config: Mapping[str, Any]) -> PatroniView:
-    """Build a PatroniView from the JSON of GET /cluster and GET /config. Raises patroni.cluster.ParseError."""
+    """Build a PatroniView from the JSON of GET /cluster and GET /config. Raises Refusal."""
     return PatroniView(
         cluster=parse_cluster(cluster),
         synchronous_mode=normalize_mode(config.get("synchronous_mode", False)),
@@ -302,7 +297,7 @@ def check(
     """Return every rule that does not hold, the gravest first.
 
     Parameters: servers, what each server said; patroni, its view (None: not managed by Patroni, or Patroni is silent);
-    declared, what the inventory says; limits, thresholds. Raises UnreadableStateError for settings that make no sense.
+    declared, what the inventory says; limits, thresholds. Raises Refusal for settings that make no sense.
     """
     limits = limits or Limits()
     servers = list(servers)

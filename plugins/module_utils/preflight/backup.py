@@ -13,6 +13,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     archives,
     as_int,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # What each type can't do without.
 _NEEDS = {
@@ -77,7 +78,7 @@ def schedules(inventory: Inventory) -> Iterator[Problem]:
         if isinstance(declared, list):
             try:
                 jobs.parse(declared)
-            except jobs.JobError as error:
+            except Refusal as error:
                 yield _schedule(host, "backup_jobs", str(error))
         for engine, rule, subject in _rules(host):
             if engine not in manifest.ENGINES:
@@ -85,7 +86,7 @@ def schedules(inventory: Inventory) -> Iterator[Problem]:
                 continue
             try:
                 retention.parse_rule(rule, str(engine))
-            except retention.RuleError as error:
+            except Refusal as error:
                 yield _schedule(host, subject, str(error))
 
 

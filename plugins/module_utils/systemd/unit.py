@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 # systemctl(1) show: the properties that parse_status() needs, read by one call.
 PROPERTIES = (
     "ActiveState",
@@ -42,19 +44,6 @@ CLOCK_GRAIN = 0.05
 
 ENABLED = frozenset({"enabled", "alias", "generated", "indirect"})
 DISABLED = frozenset({"disabled", "enabled-runtime", ""})
-
-
-class UnitError(Exception):
-    """A unit cannot be brought to the wished state.
-
-    Parameters: unit; found, what was read; remedy, what to do next.
-    """
-
-    def __init__(self, unit: str, found: str, remedy: str) -> None:
-        super().__init__(f"{unit}: {found}. {remedy}")
-        self.unit = unit
-        self.found = found
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -229,7 +218,7 @@ def _differs(file: FileState, loaded: str | None, started_at: float | None) -> b
 
 
 def make_plan(wish: Wish, status: Status, files: Mapping[str, FileState], record: Record | None) -> Plan:
-    """Return what to do to bring the unit from status to wish. Raises UnitError where that is impossible."""
+    """Return what to do to bring the unit from status to wish. Raises Refusal where that is impossible."""
     _refuse_impossible(wish, status)
     unit_files, unit_reasons = _plan_unit_files(wish, status)
     running, running_reasons = (
@@ -240,19 +229,17 @@ def make_plan(wish: Wish, status: Status, files: Mapping[str, FileState], record
 
 def _refuse_impossible(wish: Wish, status: Status) -> None:
     if status.load_state == "masked" and (wish.state == "started" or wish.enabled):
-        raise UnitError(
-            wish.name, "the unit is masked", f"Somebody masked it on purpose; run `systemctl unmask {wish.name}`"
+        raise Refusal(
+            f"{wish.name}: the unit is masked", f"Somebody masked it on purpose; run `systemctl unmask {wish.name}`"
         )
     if status.load_state in {"error", "bad-setting"}:
-        raise UnitError(
-            wish.name,
-            f"systemd cannot load the unit ({status.load_error or status.load_state})",
+        raise Refusal(
+            f"{wish.name}: systemd cannot load the unit ({status.load_error or status.load_state})",
             f"See `systemctl status {wish.name}` and `systemd-analyze verify {wish.name}`",
         )
     if wish.enabled and status.unit_file_state == "static":
-        raise UnitError(
-            wish.name,
-            "the unit has no [Install] section, so it cannot be enabled",
+        raise Refusal(
+            f"{wish.name}: the unit has no [Install] section, so it cannot be enabled",
             "Leave `enabled` out, or enable the unit that starts it",
         )
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, shape, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, ShapeError, States
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, States
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Wish
 
 
@@ -45,7 +46,7 @@ class Assigner:
         }
 
     def plan(self) -> Plan:
-        """Return the plan. Raises ShapeError, SlotPlanError or HealingError when there can't be one."""
+        """Return the plan. Raises Refusal when there can't be one."""
         wish = self._wish()
         owned = shape.owners(self.states.values())
         healed = shape.heal(self.by_id, owned, self.names)
@@ -68,7 +69,7 @@ class Assigner:
         pins = self._pins(self.request.layout or self.request.pins)
         for node in drained:
             if node in pins:
-                raise ShapeError(
+                raise Refusal(
                     f"{self._name(node)} is drained, and slots {ranges.text(pins[node])} are pinned to it",
                     "Drain it or pin slots to it",
                 )
@@ -91,7 +92,7 @@ class Assigner:
             node = self._primary(name)
             double = [slot for slot in ranges.expand(slots_of) if taken.setdefault(slot, node) != node]
             if double:
-                raise ShapeError(
+                raise Refusal(
                     f"slots {ranges.text(ranges.to_ranges(double))} are given to {self._name(taken[double[0]])} and to"
                     f" {self._name(node)}",
                     "Give each slot to one node",
@@ -105,7 +106,7 @@ class Assigner:
         given = {slot for found in pins.values() for slot in ranges.expand(found)}
         missing = ranges.to_ranges(set(range(ranges.SLOT_COUNT)) - given)
         if missing:
-            raise ShapeError(
+            raise Refusal(
                 f"layout leaves {ranges.count(missing)} slots without a node: {ranges.text(missing)}",
                 "Give all of 0-16383, or use pins for some of them",
             )
@@ -116,14 +117,14 @@ class Assigner:
             if name in (state.id, str(endpoint), state.view.myself.endpoint, self.names.get(state.id)):
                 return state.id
         known = ", ".join(self._name(node) for node in self._primaries())
-        raise ShapeError(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
+        raise Refusal(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
 
     def _primary(self, name: str) -> str:
         """Return the id of a primary by what people call it."""
         node = self.by_id[self._member(name)].view.myself
         if node.is_replica:
             primary = self._name(node.primary_id or "")
-            raise ShapeError(
+            raise Refusal(
                 f"{name} is a replica of {primary} and can't own slots",
                 f"Name {primary}, or let {name} lead its shard first (valkey_failover)",
             )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, pace, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -42,16 +43,13 @@ class Disagreement:
     reason: str
 
 
-class ClusterError(Exception):
-    """The servers did not come to agree. disagreements: what was missing where."""
-
-    def __init__(self, seconds: float, disagreements: Sequence[Disagreement]) -> None:
-        found = "; ".join(f"{item.endpoint}: {item.reason}" for item in disagreements[:5])
-        super().__init__(
-            f"after {seconds:.0f} s the servers don't agree: {found}."
-            " Check that every node reaches the others' client and bus ports, then run again"
-        )
-        self.disagreements = disagreements
+def unsettled(seconds: float, disagreements: Sequence[Disagreement]) -> Refusal:
+    """Return the refusal to go on with servers that did not come to agree within so many seconds."""
+    found = "; ".join(f"{item.endpoint}: {item.reason}" for item in disagreements[:5])
+    return Refusal(
+        f"after {seconds:.0f} s the servers don't agree: {found}",
+        "Check that every node reaches the others' client and bus ports, then run again",
+    )
 
 
 class Cluster:
@@ -156,7 +154,7 @@ class Cluster:
 
         A primary without slots counts as one of a minority; once it has some it waits a node timeout, 5 s at most, before
         it serves (among_minority_time in clusterUpdateState of Valkey 8.1). So that timeout is brief for a moment, when
-        everything else is there. Servers that can't keep up then simply wait. Raises ClusterError and ValkeyError.
+        everything else is there. Servers that can't keep up then simply wait. Raises Refusal and ValkeyError.
         """
         self._wait_for(lambda: self._not_knowing(endpoints), len(endpoints))
         late = [missing.endpoint for missing in self._not_serving(endpoints)]
@@ -192,7 +190,7 @@ class Cluster:
         """Carry out the part of a plan that makes a cluster of nodes: epochs, slots, meetings, replicas.
 
         staying: the servers that are members or become some. Returns when these agree.
-        Raises ValkeyError and ClusterError.
+        Raises ValkeyError and Refusal.
         """
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
         if not plan.meet:
@@ -247,21 +245,21 @@ class Cluster:
                 del waiting[endpoint]
             if waiting and self._clock() - start > self.wait_timeout:
                 reasons = [Disagreement(e, f"does not know its primary {primary}") for e, primary in waiting.items()]
-                raise ClusterError(self._clock() - start, reasons)
+                raise unsettled(self._clock() - start, reasons)
             if waiting:
                 self._sleep(POLL)
 
     def agree(self, endpoints: Sequence[Endpoint], replicas: Iterable[str] = ()) -> None:
         """Wait until servers know each other and have the same owners, roles and epochs, and links of replicas are up.
 
-        replicas: ids of the replicas whose links are waited for. Raises ClusterError after wait_timeout, ValkeyError.
+        replicas: ids of the replicas whose links are waited for. Raises Refusal after wait_timeout, ValkeyError.
         """
         self._wait_for(lambda: self.disagreements(endpoints, set(replicas)), len(endpoints))
 
     def await_serving(self, endpoints: Sequence[Endpoint]) -> None:
         """Wait until servers serve: one that has just started, or was cut off, says CLUSTERDOWN for up to 5 s after it is back.
 
-        Source: clusterUpdateState of Valkey 8.1 (CLUSTER_WRITABLE_DELAY, CLUSTER_MAX_REJOIN_DELAY). Raises ClusterError after
+        Source: clusterUpdateState of Valkey 8.1 (CLUSTER_WRITABLE_DELAY, CLUSTER_MAX_REJOIN_DELAY). Raises Refusal after
         wait_timeout, ValkeyError.
         """
         self._wait_for(lambda: self._not_serving(endpoints), len(endpoints))
@@ -278,7 +276,7 @@ class Cluster:
         start = self._clock()
         while found := missing():
             if self._clock() - start > self.wait_timeout:
-                raise ClusterError(self._clock() - start, found)
+                raise unsettled(self._clock() - start, found)
             self._sleep(max(POLL, servers * 0.001))
 
     def disagreements(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:
@@ -353,7 +351,7 @@ class Cluster:
         """Let replicas take over from their primaries without losing a write, one after the other.
 
         staying: the servers that have to agree after each.
-        Raises ClusterError when a takeover doesn't happen, ValkeyError.
+        Raises Refusal when a takeover doesn't happen, ValkeyError.
         """
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
         for replica in promotions.values():
@@ -367,7 +365,7 @@ class Cluster:
         while not parse_nodes(self.fleet.client(endpoint).call("CLUSTER", "NODES")).myself.is_primary:
             if self._clock() - start > self.wait_timeout:
                 reason = Disagreement(endpoint, "did not take over from its primary")
-                raise ClusterError(self._clock() - start, [reason])
+                raise unsettled(self._clock() - start, [reason])
             self._sleep(POLL)
 
     def forget(self, states: States, leaving: Sequence[str]) -> None:

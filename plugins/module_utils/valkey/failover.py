@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Node, Server, View
 
@@ -12,15 +13,6 @@ PLANNED = "planned"
 FORCE = "force"
 TAKEOVER = "takeover"
 MODES = (PLANNED, FORCE, TAKEOVER)
-
-
-class FailoverError(ValueError):
-    """A failover that cannot be made. problem: what was found; remedy: what to do."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -39,12 +31,12 @@ class Decision:
 
 
 def find(view: View, name: str) -> Node:
-    """Return the member that is named by its id or by address:port. Raises FailoverError."""
+    """Return the member that is named by its id or by address:port. Raises Refusal."""
     for node in view.members:
         if name in (node.id, node.endpoint):
             return node
     known = ", ".join(sorted(node.endpoint for node in view.members))
-    raise FailoverError(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
+    raise Refusal(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
 
 
 def decide(view: View, servers: Mapping[str, Server], mode: str, *, target: str = "", away_from: str = "") -> Decision:
@@ -52,7 +44,7 @@ def decide(view: View, servers: Mapping[str, Server], mode: str, *, target: str 
 
     view: the cluster as one member sees it. servers: what each node that answers says of itself, by id.
     mode: planned, force or takeover. target: the replica that shall lead. away_from: the node that shall not lead.
-    Raises FailoverError.
+    Raises Refusal.
     """
     if away_from:
         leader = find(view, away_from)
@@ -71,19 +63,19 @@ def decide(view: View, servers: Mapping[str, Server], mode: str, *, target: str 
         _check_planned(servers, replica, leader)
         return Decision(replica.id, leader.id, lag=lag)
     if replica.id not in servers:
-        raise FailoverError(f"{replica.endpoint} does not answer", "Name a replica that runs")
+        raise Refusal(f"{replica.endpoint} does not answer", "Name a replica that runs")
     return Decision(replica.id, leader.id, lag=lag, risk=_risk(mode, replica, leader, lag))
 
 
 def best_replica(view: View, servers: Mapping[str, Server], leader: Node) -> Node:
-    """Return the replica of a primary that answers, is linked and has received most. Raises FailoverError."""
+    """Return the replica of a primary that answers, is linked and has received most. Raises Refusal."""
     fit = [
         node
         for node in view.replicas_of(leader.id)
         if node.id in servers and servers[node.id].link_up and not (node.failed or node.suspected)
     ]
     if not fit:
-        raise FailoverError(
+        raise Refusal(
             f"{leader.endpoint} has no replica that is in sync", "Bring a replica back, and wait until its link is up"
         )
     return max(fit, key=lambda node: (servers[node.id].offset, node.id))
@@ -92,9 +84,9 @@ def best_replica(view: View, servers: Mapping[str, Server], leader: Node) -> Nod
 def _leader_of(view: View, replica: Node) -> Node:
     leader = view.by_id.get(replica.primary_id or "")
     if leader is None:
-        raise FailoverError(f"{replica.endpoint} is no replica of a known primary", "Attach it with valkey_cluster")
+        raise Refusal(f"{replica.endpoint} is no replica of a known primary", "Attach it with valkey_cluster")
     if not leader.slots:
-        raise FailoverError(
+        raise Refusal(
             f"{replica.endpoint} replicates {leader.endpoint}, which owns no slot", "Name a replica of a shard"
         )
     return leader
@@ -110,7 +102,7 @@ def _check_majority(view: View) -> None:
     """Elections are won by the votes of most primaries that own slots."""
     alive = [node for node in view.primaries if not (node.failed or node.suspected)]
     if len(alive) * 2 <= len(view.primaries):
-        raise FailoverError(
+        raise Refusal(
             f"only {len(alive)} of {len(view.primaries)} primaries are up, no majority can vote",
             "Bring primaries back; mode takeover needs no vote, see what it may lose",
         )
@@ -118,15 +110,15 @@ def _check_majority(view: View) -> None:
 
 def _check_planned(servers: Mapping[str, Server], replica: Node, leader: Node) -> None:
     if leader.failed or leader.suspected or leader.id not in servers:
-        raise FailoverError(
+        raise Refusal(
             f"the primary {leader.endpoint} does not answer, so nothing can be handed over",
             "Wait for the automatic failover; mode force does without the primary, see what it may lose",
         )
     if replica.id not in servers:
-        raise FailoverError(f"{replica.endpoint} does not answer", "Name a replica that runs")
+        raise Refusal(f"{replica.endpoint} does not answer", "Name a replica that runs")
     if not servers[replica.id].link_up:
         doing = "is loading a full copy" if servers[replica.id].syncing else "is down"
-        raise FailoverError(
+        raise Refusal(
             f"the link of {replica.endpoint} to its primary {leader.endpoint} {doing}",
             "Wait until it is up; see the replica's log for network, replication password and certificate",
         )

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Node, View
-
-
-class ForgetError(ValueError):
-    """Members that may not be forgotten. problem: what was found; remedy: what to do."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 def plan(views: Sequence[View], gone: Sequence[Endpoint], answering: Mapping[Endpoint, str]) -> dict[str, str]:
     """Return what has to be forgotten: address:port by id.
 
     views: the cluster as each member that stays sees it. gone: where the lost instances listened.
-    answering: node ids of those of them that answer. Raises ForgetError.
+    answering: node ids of those of them that answer. Raises Refusal.
     """
     found: dict[str, str] = {}
     for view in views:
@@ -35,18 +27,18 @@ def plan(views: Sequence[View], gone: Sequence[Endpoint], answering: Mapping[End
 
 def _check(node: Node, answering: Mapping[Endpoint, str]) -> None:
     if answering.get(Endpoint(node.address, node.port)) == node.id:
-        raise ForgetError(
+        raise Refusal(
             f"{node.endpoint} ({node.id}) still answers and is a member",
             "Only instances that are gone are forgotten: drain a living host with remove_node.yml; if the machine was"
             " replaced already, run site.yml",
         )
     if node.slots:
-        raise ForgetError(
+        raise Refusal(
             f"{node.endpoint} ({node.id}) owns slots {ranges.text(node.slots)}",
             "Wait until a replica has taken over; if it had none, restore the shard or bring the host back",
         )
     if not node.failed:
-        raise ForgetError(
+        raise Refusal(
             f"{node.endpoint} ({node.id}) is not seen as down by the cluster yet",
             "Wait cluster-node-timeout and run again",
         )

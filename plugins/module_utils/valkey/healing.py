@@ -9,19 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import IMPORTING, Node
-
-
-class HealingError(ValueError):
-    """Keys of one slot are in several places and nobody owns it, or several nodes import it. remedy: what to do."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ class Healer:
         self._assign: dict[str, set[int]] = {}
 
     def heal(self) -> Healing:
-        """Return what is to be done. Raises HealingError."""
+        """Return what is to be done. Raises Refusal."""
         importers, exporters = self._marks()
         orphans = {slot for member in self._members.values() for slot in member.held} - set(self._owner_of)
         for slot in sorted({*importers, *exporters, *orphans}):
@@ -119,7 +111,7 @@ class Healer:
         """Choose among importers: the only one with keys, else the one that the owner migrates to, else the first."""
         with_keys = [node for node in targets if self._members[node].held.get(slot)]
         if len(with_keys) > 1:
-            raise HealingError(
+            raise Refusal(
                 f"slot {slot} of {self._name(self._owner_of[slot])} is being imported by {self._keys(slot, with_keys)}",
                 "Keys of one slot in several places: look which are right, delete the others there, then run again",
             )
@@ -132,7 +124,7 @@ class Healer:
         copies = [node for node in holders if self._members[node].myself.primary_id in holders]
         originals = [node for node in holders if node not in copies]
         if len(originals) > 1 or any(self._members[node].myself.is_replica for node in originals):
-            raise HealingError(
+            raise Refusal(
                 f"slot {slot} has no owner and keys of it are on {self._keys(slot, originals)}",
                 "An owner without them would hide them. Decide which are right: delete the others, or promote the"
                 " replica that has them (CLUSTER FAILOVER TAKEOVER), then run again",

@@ -11,19 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 PRIMARY = "primary"
 REPLICA = "replica"
 
 Apart = Callable[[str, str], bool]
-
-
-class PlacementError(ValueError):
-    """No placement fulfils what is declared. problem: what is in the way; remedy: what to change."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -79,10 +72,10 @@ def place(seats: Sequence[Seat], replicas: int, primaries: int | None = None) ->
     """Return roles for all seats.
 
     replicas: least number for each primary. primaries: number of primaries; without it, as many as seats suffice for.
-    Raises PlacementError when there are fewer than 3 primaries or hosts can't separate replicas from primaries.
+    Raises Refusal when there are fewer than 3 primaries or hosts can't separate replicas from primaries.
     """
     if replicas < 0:
-        raise PlacementError(f"replicas is {replicas}", "Use 0 for none")
+        raise Refusal(f"replicas is {replicas}", "Use 0 for none")
     number = primaries if primaries is not None else len(seats) // (replicas + 1)
     _check(seats, replicas, number)
     leaders, promotions, drained = _leaders(seats, replicas, number)
@@ -104,27 +97,27 @@ def _standing(seat: Seat, promotions: Mapping[str, str]) -> str:
 
 def _check(seats: Sequence[Seat], replicas: int, number: int) -> None:
     if number < 3:
-        raise PlacementError(
+        raise Refusal(
             f"{len(seats)} nodes with {replicas} replicas for each primary make {number} primaries,"
             " and fewer than 3 can't elect a new one",
             "Declare more nodes or fewer replicas",
         )
     hinted = sum(seat.hint == PRIMARY for seat in seats)
     if hinted > number:
-        raise PlacementError(
+        raise Refusal(
             f"{hinted} nodes are declared as primaries, but {len(seats)} nodes with {replicas} replicas for each make"
             f" {number}",
             "Declare fewer primaries, more nodes or fewer replicas",
         )
     if sum(seat.hint != REPLICA for seat in seats) < number:
-        raise PlacementError(
+        raise Refusal(
             f"{number} primaries are needed, and all but {sum(seat.hint != REPLICA for seat in seats)} nodes are"
             " declared as replicas",
             "Declare fewer replicas",
         )
     followers = len(seats) - number
     if followers < replicas * number:
-        raise PlacementError(
+        raise Refusal(
             f"{number} primaries with {replicas} replicas each need {number * (replicas + 1)} nodes, declared are"
             f" {len(seats)}",
             "Declare more nodes or fewer replicas",
@@ -137,7 +130,7 @@ def _check_hosts(seats: Sequence[Seat], replicas: int, followers: int) -> None:
     for host, nodes in Counter(seat.host for seat in seats).items():
         # Of the nodes on a host, those that lead need their replicas elsewhere and those that follow their primaries.
         if _leaders_limit(nodes, replicas, followers) < 0 or nodes == len(seats):
-            raise PlacementError(
+            raise Refusal(
                 f"{nodes} of {len(seats)} nodes are on host {host}, so {replicas} replicas for each primary can't be"
                 " kept off their primary's host",
                 "Spread the nodes over more hosts or declare fewer replicas",
@@ -383,7 +376,7 @@ class _Attachment:
     def _complain(self) -> None:
         for leader, replicas in self.of.items():
             if len(replicas) < self.replicas:
-                raise PlacementError(
+                raise Refusal(
                     f"primary {leader} on host {self.leaders[leader].host} finds {len(replicas)} of {self.replicas}"
                     " replicas on other hosts",
                     "Spread the nodes over more hosts or declare fewer replicas",
@@ -400,7 +393,7 @@ class _Attachment:
                     self._link(best, follower)
                     break
             else:
-                raise PlacementError(
+                raise Refusal(
                     f"replica {follower} on host {self.followers[follower].host} finds no primary on another host",
                     "Spread the nodes over more hosts",
                 )

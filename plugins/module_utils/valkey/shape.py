@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, placement, ranges, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import Placement, Seat
@@ -15,16 +16,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots 
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, View
 
 
-class ShapeError(ValueError):
-    """The declaration and the servers don't fit. problem: what was found; remedy: what to change."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
-
-
-class TwoOwnersError(ShapeError):
+class TwoOwnersError(Refusal):
     """Two primaries claim a slot; servers that reach each other end that by themselves."""
 
 
@@ -133,17 +125,17 @@ class Plan:
 
 
 def check_declaration(declared: Sequence[Declared]) -> None:
-    """Raise ShapeError when a node is listed twice, has a negative weight, or shares a pinned slot with another."""
+    """Raise Refusal when a node is listed twice, has a negative weight, or shares a pinned slot with another."""
     for endpoint, number in Counter(node.endpoint for node in declared).items():
         if number > 1:
-            raise ShapeError(f"node {endpoint} is listed {number} times", "List every node once")
+            raise Refusal(f"node {endpoint} is listed {number} times", "List every node once")
     pinned: dict[int, str] = {}
     for node in declared:
         if node.weight < 0:
-            raise ShapeError(f"weight {float(node.weight):g} of {node.name} is negative", "Use 0 to drain a node")
+            raise Refusal(f"weight {float(node.weight):g} of {node.name} is negative", "Use 0 to drain a node")
         double = [slot for slot in ranges.expand(node.pinned) if pinned.setdefault(slot, node.name) != node.name]
         if double:
-            raise ShapeError(
+            raise Refusal(
                 f"slots {ranges.text(ranges.to_ranges(double))} are pinned to {pinned[double[0]]} and to {node.name}",
                 "Pin each slot to one node",
             )
@@ -182,7 +174,7 @@ class Planner:
         self.present = [state_id for state_id, node in self.node_of.items() if node.present]
 
     def plan(self) -> Plan:
-        """Return the plan. Raises ShapeError, PlacementError or SlotPlanError when there can't be one."""
+        """Return the plan. Raises Refusal when there can't be one."""
         self._check_ids()
         dead = self._check_foreign()
         self._check_clusters()
@@ -230,7 +222,7 @@ class Planner:
                 continue
             other = seen.setdefault(state.id, node)
             if other is not node:
-                raise ShapeError(
+                raise Refusal(
                     f"{node.endpoint} and {other.endpoint} are the same node, {state.id}", "List every node once"
                 )
 
@@ -244,7 +236,7 @@ class Planner:
                 if (node.failed or not node.has_address) and not node.slots and self.forget_failed:
                     dead[node.id] = None
                     continue
-                raise ShapeError(
+                raise Refusal(
                     f"{self._name(state.id)} belongs to a cluster with the undeclared node {node.endpoint} ({node.id}"
                     f"{', down' if node.failed else ''}{', owns slots' if node.slots else ''})",
                     "Declare it, declare it absent, or for a dead node without slots set forget_failed",
@@ -266,7 +258,7 @@ class Planner:
         clash = len(formed) > 1 and (len(with_keys) > 0 or max(claimed.values()) > 1)
         if clash:
             smallest, *others = sorted(formed, key=len)
-            raise ShapeError(
+            raise Refusal(
                 f"{', '.join(sorted(self._name(node) for node in smallest))} and"
                 f" {', '.join(sorted(self._name(node) for node in others[-1]))} belong to different clusters",
                 "Declare the nodes of one cluster only; reset a node (CLUSTER RESET HARD) to let it join another",
@@ -274,7 +266,7 @@ class Planner:
         for node in self.present:
             state = self.by_id[node]
             if state.view.alone and state.server.keys and not state.view.myself.slots:
-                raise ShapeError(
+                raise Refusal(
                     f"{self._name(node)} is not empty: {state.server.keys} keys",
                     "Empty it (FLUSHALL) or take it out of the declaration",
                 )
@@ -311,7 +303,7 @@ class Planner:
         pins = {node: self.node_of[node].pinned for node in wished.primaries if self.node_of[node].pinned}
         for node, declared in self.node_of.items():
             if declared.pinned and node not in wished.primaries and declared.present:
-                raise ShapeError(
+                raise Refusal(
                     f"slots {ranges.text(declared.pinned)} are pinned to {declared.name}, which is a replica",
                     "Declare its role as primary, or pin them to a primary",
                 )
@@ -358,7 +350,7 @@ class Planner:
 
 
 def check_versions(plan: Plan, states: States, names: Mapping[str, str]) -> None:
-    """Refuse what brings data of a server to one of an older major version, which can't read it. Raises ShapeError."""
+    """Refuse what brings data of a server to one of an older major version, which can't read it. Raises Refusal."""
     version = {state.id: state.server for state in states.values()}
     ways = [
         *((move.source, move.target, "slots would move") for move in (*plan.heal, *plan.move)),
@@ -367,7 +359,7 @@ def check_versions(plan: Plan, states: States, names: Mapping[str, str]) -> None
     for source, target, what in ways:
         if version[source].version[:1] > version[target].version[:1]:
             older, newer = names.get(target, target), names.get(source, source)
-            raise ShapeError(
+            raise Refusal(
                 f"{what} from {newer} ({version[source].version_text}) to {older} ({version[target].version_text}), which can't"
                 " read data of a newer major version",
                 f"Upgrade {older} first (update.yml)",
@@ -389,7 +381,7 @@ def owners(states: Iterable[State]) -> dict[str, Ranges]:
 
 
 def heal(by_id: Mapping[str, State], owned: Mapping[str, Ranges], names: Mapping[str, str]) -> healing.Healing:
-    """Read migrating and importing marks, and who has keys of slots without an owner. Raises HealingError."""
+    """Read migrating and importing marks, and who has keys of slots without an owner. Raises Refusal."""
     owner_of = {slot: node for node, claimed in owned.items() for slot in ranges.expand(claimed)}
     members = {node: healing.Member(state.view.myself, state.held) for node, state in by_id.items()}
     return healing.Healer(members, owner_of, names).heal()

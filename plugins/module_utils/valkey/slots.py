@@ -10,19 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT, Ranges, SlotRange
 
 NOBODY = ""
-
-
-class SlotPlanError(ValueError):
-    """A wish that cannot be fulfilled. problem: what is wrong; remedy: what to change."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, order=True)
@@ -89,7 +81,7 @@ class SlotPlan:
 def plan(owned: Mapping[str, Ranges], wish: Wish) -> SlotPlan:
     """Return the plan with the fewest moved slots that fulfils the wish.
 
-    owned: ranges of each owner by id. Raises SlotPlanError when the wish contradicts itself or has nobody to own slots.
+    owned: ranges of each owner by id. Raises Refusal when the wish contradicts itself or has nobody to own slots.
     """
     before = _owner_list(owned)
     pinned = _pinned(wish)
@@ -111,7 +103,7 @@ def keep(owned: Mapping[str, Ranges], wish: Wish) -> SlotPlan:
     """Return the plan that only gives away what must go: slots without owner and slots of drained nodes.
 
     What nodes with a weight own stays, balanced or not; the rest is shared out so that the result comes as near to the
-    wished balance as that allows. Raises SlotPlanError as plan does.
+    wished balance as that allows. Raises Refusal as plan does.
     """
     stays = {node: slots for node, slots in owned.items() if wish.weights.get(node, 0) > 0}
     pins = dict(stays)
@@ -133,7 +125,7 @@ def _owner_list(owned: Mapping[str, Ranges]) -> list[str]:
     for node, slots in owned.items():
         for slot in ranges.expand(slots):
             if owners[slot] != NOBODY:
-                raise SlotPlanError(
+                raise Refusal(
                     f"slot {slot} has two owners, {owners[slot]} and {node}", "Heal the cluster before slots are moved"
                 )
             owners[slot] = node
@@ -144,15 +136,13 @@ def _pinned(wish: Wish) -> dict[int, str]:
     pinned: dict[int, str] = {}
     for node, slots in wish.pins.items():
         if node not in wish.weights:
-            raise SlotPlanError(
+            raise Refusal(
                 f"slots {ranges.text(slots)} are pinned to {node}, which is not among the primaries",
                 "Pin them to a declared primary",
             )
         for slot in ranges.expand(slots):
             if slot in pinned and pinned[slot] != node:
-                raise SlotPlanError(
-                    f"slot {slot} is pinned to {pinned[slot]} and to {node}", "Pin each slot to one node"
-                )
+                raise Refusal(f"slot {slot} is pinned to {pinned[slot]} and to {node}", "Pin each slot to one node")
             pinned[slot] = node
     return pinned
 
@@ -172,14 +162,14 @@ def _targets(wish: Wish, pinned: Mapping[str, int], owned: Mapping[str, int]) ->
     """Share out all slots by weight; a node with more pinned slots than its share gets exactly those."""
     for node, weight in wish.weights.items():
         if weight < 0:
-            raise SlotPlanError(f"weight {weight} of {node} is negative", "Use 0 to drain a node")
+            raise Refusal(f"weight {weight} of {node} is negative", "Use 0 to drain a node")
     fixed = {node: pinned.get(node, 0) for node, weight in wish.weights.items() if weight == 0}
     while True:
         sharing = {node: Fraction(weight) for node, weight in wish.weights.items() if node not in fixed}
         rest = SLOT_COUNT - sum(fixed.values())
         total = sum(sharing.values())
         if rest and not total:
-            raise SlotPlanError(f"{rest} slots have nobody to go to", "Give at least one primary a weight above 0")
+            raise Refusal(f"{rest} slots have nobody to go to", "Give at least one primary a weight above 0")
         shares = {node: rest * weight / total for node, weight in sharing.items()}
         over = {node: pinned[node] for node, share in shares.items() if pinned.get(node, 0) > share}
         if not over:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges, SlotRange
 
@@ -19,12 +20,8 @@ MIGRATING = "migrating"
 IMPORTING = "importing"
 
 
-class TopologyError(ValueError):
-    """A reply that is not in the format of its command. text: the part that was not understood."""
-
-    def __init__(self, command: str, text: str) -> None:
-        super().__init__(f"{command}: not understood: {text!r}")
-        self.text = text
+def _unknown(command: str, text: str) -> Refusal:
+    return Refusal(f"{command}: not understood: {text!r}")
 
 
 @dataclass(frozen=True)
@@ -119,11 +116,11 @@ class View:
 
     @cached_property
     def myself(self) -> Node:
-        """The server that gave the reply. Raises TopologyError if the reply has no such line."""
+        """The server that gave the reply. Raises Refusal if the reply has no such line."""
         for node in self.nodes:
             if node.myself:
                 return node
-        raise TopologyError("CLUSTER NODES", "no line has the flag myself")
+        raise _unknown("CLUSTER NODES", "no line has the flag myself")
 
     @property
     def members(self) -> tuple[Node, ...]:
@@ -181,12 +178,12 @@ class Sight:
 
 
 def parse_sight(text: str) -> Sight:
-    """Read the reply of CLUSTER NODES. Raises TopologyError with the line that is not in its format."""
+    """Read the reply of CLUSTER NODES. Raises Refusal with the line that is not in its format."""
     me, handshake, unlinked, lines = "", False, [], []
     for line in text.splitlines():
         words = line.split()
         if len(words) < 8:
-            raise TopologyError("CLUSTER NODES", line)
+            raise _unknown("CLUSTER NODES", line)
         flags, owned = words[2], words[8:]
         if "[" in line:
             owned = [word for word in owned if not word.startswith("[")]
@@ -202,7 +199,7 @@ def parse_sight(text: str) -> Sight:
 
 
 def parse_nodes(text: str) -> View:
-    """Read the reply of CLUSTER NODES. Raises TopologyError with the line that is not in its format."""
+    """Read the reply of CLUSTER NODES. Raises Refusal with the line that is not in its format."""
     return View(tuple(_parse_node(line) for line in text.splitlines() if line.strip()))
 
 
@@ -230,7 +227,7 @@ def _parse_node(line: str) -> Node:
             fields=fields,
         )
     except ValueError as error:
-        raise TopologyError("CLUSTER NODES", line) from error
+        raise _unknown("CLUSTER NODES", line) from error
 
 
 # In a cluster of 200 servers each of 40,000 lines comes 200 times, but for its times.
@@ -290,12 +287,12 @@ class Shard:
 def parse_shards(reply: Sequence[Any]) -> tuple[Shard, ...]:
     """Read the reply of CLUSTER SHARDS: maps as dicts (RESP3) or as flat lists (RESP2).
 
-    Raises TopologyError when the reply is not in its format.
+    Raises Refusal when the reply is not in its format.
     """
     try:
         return tuple(_parse_shard(_as_map(item)) for item in reply)
     except (KeyError, TypeError, ValueError) as error:
-        raise TopologyError("CLUSTER SHARDS", str(reply)) from error
+        raise _unknown("CLUSTER SHARDS", str(reply)) from error
 
 
 def _parse_shard(item: Mapping[str, Any]) -> Shard:
@@ -372,7 +369,7 @@ class Server:
 
 
 def parse_server(text: str) -> Server:
-    """Read INFO (all default sections). Raises TopologyError when a line that every server has is missing."""
+    """Read INFO (all default sections). Raises Refusal when a line that every server has is missing."""
     info = parse_info(text)
     try:
         replica = info["role"] == "slave"
@@ -393,7 +390,7 @@ def parse_server(text: str) -> Server:
             attached=tuple(_attached(info)),
         )
     except (KeyError, ValueError) as error:
-        raise TopologyError("INFO", str(error)) from error
+        raise _unknown("INFO", str(error)) from error
 
 
 def _key_memory(info: Mapping[str, str]) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 try:
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
 BACKDATE = datetime.timedelta(hours=1)
 # RFC 5280, ub-common-name.
 COMMON_NAME_LIMIT = 64
-
-
-class CertificateError(Exception):
-    """A certificate, key or authority that cannot be used. The text says what was found."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Authority:
         for certificate in self.certificates:
             if _public_bytes(certificate.public_key()) == public:
                 return certificate
-        raise CertificateError("the key of the authority belongs to none of its certificates")
+        raise Refusal("the key of the authority belongs to none of its certificates")
 
 
 def split_names(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -92,24 +90,24 @@ def split_names(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def parse_leaf(pem: bytes) -> Leaf:
-    """Read a PEM of key and certificates. Raises CertificateError."""
+    """Read a PEM of key and certificates. Raises Refusal."""
     key = parse_key(pem)
     try:
         first, *chain = x509.load_pem_x509_certificates(pem)
     except (ValueError, TypeError) as error:
-        raise CertificateError(f"it holds no readable certificate ({error})") from error
+        raise Refusal(f"it holds no readable certificate ({error})") from error
     if _public_bytes(key.public_key()) != _public_bytes(first.public_key()):
-        raise CertificateError("its private key does not belong to its first certificate")
+        raise Refusal("its private key does not belong to its first certificate")
     return Leaf(key, first, tuple(chain))
 
 
 def parse_authority(certificates: bytes, key: bytes | None) -> Authority:
-    """Read the PEM of the trusted certificates and, if given, the one of the key. Raises CertificateError."""
+    """Read the PEM of the trusted certificates and, if given, the one of the key. Raises Refusal."""
     try:
         loaded = tuple(x509.load_pem_x509_certificates(certificates))
         private = parse_key(key) if key is not None else None
-    except (ValueError, CertificateError) as error:
-        raise CertificateError(f"the authority cannot be read ({error})") from error
+    except (ValueError, Refusal) as error:
+        raise Refusal(f"the authority cannot be read ({error})") from error
     authority = Authority(loaded, private)
     _signing = authority.signing  # raises where the key belongs to none of them
     return authority
@@ -180,13 +178,13 @@ def problems_of_foreign(leaf: Leaf, wish: Wish, authority: Authority, now: datet
 
 
 def parse_key(pem: bytes) -> CertificateIssuerPrivateKeyTypes:
-    """Read the PEM of a private key. Raises CertificateError."""
+    """Read the PEM of a private key. Raises Refusal."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:
-        raise CertificateError(f"it holds no readable private key ({error})") from error
+        raise Refusal(f"it holds no readable private key ({error})") from error
     if not hasattr(key, "sign"):
-        raise CertificateError("its private key is for key exchange and cannot sign")
+        raise Refusal("its private key is for key exchange and cannot sign")
     return cast("CertificateIssuerPrivateKeyTypes", key)
 
 
@@ -230,10 +228,10 @@ def make_authority(organization: str, key, now: datetime.datetime, days: int, ma
 def issue(wish: Wish, authority: Authority, now: datetime.datetime, days: int) -> Leaf:
     """Return a new key with its certificate, which never outlives the authority.
 
-    Raises CertificateError where the authority's key is not there.
+    Raises Refusal where the authority's key is not there.
     """
     if authority.key is None:
-        raise CertificateError("the key of the authority is not there")
+        raise Refusal("the key of the authority is not there")
     issuer = authority.signing
     key = make_key()
     end = min(now + datetime.timedelta(days=days), issuer.not_valid_after_utc)

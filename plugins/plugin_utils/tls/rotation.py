@@ -11,6 +11,7 @@ import datetime
 import os
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
     Authority,
     Wish,
@@ -31,7 +32,6 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps imp
     take,
 )
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import (
-    StoreError,
     locked,
     read_authority,
     read_if_there,
@@ -66,15 +66,15 @@ class Rotation:
         self._texts: list[str] = []
 
     def take(self, step: str) -> Taken:
-        """Begin the step, or go on with it. Raises StoreError where another one is due, and OSError."""
+        """Begin the step, or go on with it. Raises Refusals where another one is due, and OSError."""
         with locked(self._folder, self._check_mode):
             state = read_rotation(self._folder)
             refused = refusal(state, step)
             if refused:
-                raise StoreError([f"Nothing was changed: {refused}"])
+                raise Refusals([f"Nothing was changed: {refused}"])
             authority = self._authority()
             if step == "begin" and authority.key is None:
-                raise StoreError(
+                raise Refusals(
                     [f"Nothing was changed: {self._path('ca.key')} is missing: put it back for the rotation"]
                 )
             taken = take(state, step, self._now)
@@ -86,13 +86,13 @@ class Rotation:
             return Taken(taken, tuple(self._texts))
 
     def prove(self, step: str) -> Taken:
-        """Note that every host is as the step wants it. Raises StoreError where another step is under way, and OSError."""
+        """Note that every host is as the step wants it. Raises Refusals where another step is under way, and OSError."""
         with locked(self._folder, self._check_mode):
             state = read_rotation(self._folder)
             if self._check_mode:
                 return Taken(state)
             if state.step != step:
-                raise StoreError(
+                raise Refusals(
                     [f"the step under way is {state.step or 'none'} now, not {step}: another run was faster"]
                 )
             proven = prove(state)
@@ -140,7 +140,7 @@ class Rotation:
     def _authority(self) -> Authority:
         certificate = read_if_there(self._path("ca.crt"))
         if certificate is None:
-            raise StoreError([f"{self._path('ca.crt')} is missing: there is nothing to rotate, run site.yml first"])
+            raise Refusals([f"{self._path('ca.crt')} is missing: there is nothing to rotate, run site.yml first"])
         return read_authority(self._path("ca.crt"), certificate, read_if_there(self._path("ca.key")))
 
     def _path(self, name: str) -> str:
@@ -161,7 +161,7 @@ def strangers(folder: str, organization: str, now: datetime.datetime) -> tuple[S
     """Return (the rotation under way, client PEMs that show what servers trust).
 
     `trusted` is by the authority to come, which servers must accept already; `distrusted` by the one that was removed.
-    Raises StoreError and OSError.
+    Raises Refusals and OSError.
     """
     with locked(folder, True):
         state = read_rotation(folder)

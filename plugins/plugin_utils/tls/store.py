@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
     Authority,
-    CertificateError,
     Wish,
     certificate_pem,
     issue,
@@ -31,14 +31,6 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certifica
     reason_to_issue,
 )
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STATE_FILE, State
-
-
-class StoreError(Exception):
-    """The folder cannot give what is needed. problems: one text each, every one with its remedy."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -73,10 +65,10 @@ class Store:
     def provide(self, host: str, wishes: Mapping[str, Wish], clients: Mapping[str, Wish]) -> Outcome:
         """Return the host's PEMs by service, after issuing what is missing, changed or about to expire.
 
-        One process at a time works in the folder. Raises StoreError and OSError.
+        One process at a time works in the folder. Raises Refusals and OSError.
         """
         if self._terms.renew_days >= self._terms.days:
-            raise StoreError(
+            raise Refusals(
                 [
                     f"tls_renew_days is {self._terms.renew_days}, tls_days {self._terms.days}: every run would issue "
                     "all certificates anew; let certificates be valid for longer than they are renewed ahead"
@@ -145,7 +137,7 @@ class Store:
             return "the authority is missing"
         try:
             leaf = parse_leaf(found)
-        except CertificateError as error:
+        except Refusal as error:
             return str(error)
         renew_before = datetime.timedelta(days=self._terms.renew_days)
         return reason_to_issue(leaf, wish, authority, self._terms.now, renew_before, since=self._rotation.since)
@@ -153,18 +145,18 @@ class Store:
     def _issue(self, path: str, wish: Wish, authority: Authority):
         try:
             return issue(wish, authority, self._terms.now, self._terms.days)
-        except CertificateError as error:
-            raise StoreError(
+        except Refusal as error:
+            raise Refusals(
                 [f"{path} must be issued, but {error}: put ca.key back beside ca.crt for this run"]
             ) from error
 
 
 def foreign(folder: str, host: str, wishes: Mapping[str, Wish], now: datetime.datetime) -> Outcome:
-    """Return the PEMs of a folder that somebody else's authority filled. Raises StoreError with all problems."""
+    """Return the PEMs of a folder that somebody else's authority filled. Raises Refusals with all problems."""
     path = os.path.join(folder, "ca.crt")
     certificate = read_if_there(path)
     if certificate is None:
-        raise StoreError([f"{path} is missing: put the trusted certificates there"])
+        raise Refusals([f"{path} is missing: put the trusted certificates there"])
     authority = read_authority(path, certificate, None)
     outcome = Outcome(ca=certificate.decode())
     problems = []
@@ -174,7 +166,7 @@ def foreign(folder: str, host: str, wishes: Mapping[str, Wish], now: datetime.da
         outcome.pems[service] = pem
         problems += [f"{path} {problem}" for problem in found]
     if problems:
-        raise StoreError(problems)
+        raise Refusals(problems)
     return outcome
 
 
@@ -185,32 +177,32 @@ def read_foreign(path: str, wish: Wish, authority: Authority, now: datetime.date
         return None, ["is missing: put private key and certificate there"]
     try:
         leaf = parse_leaf(found)
-    except CertificateError as error:
+    except Refusal as error:
         return None, [f"cannot be used: {error}"]
     return found.decode(), problems_of_foreign(leaf, wish, authority, now)
 
 
 def read_authority(path: str, certificate: bytes, key: bytes | None) -> Authority:
-    """Return the authority. Raises StoreError."""
+    """Return the authority. Raises Refusals."""
     try:
         return parse_authority(certificate, key)
-    except CertificateError as error:
-        raise StoreError([f"{path}: {error}: restore ca.crt and ca.key from their backup"]) from error
+    except Refusal as error:
+        raise Refusals([f"{path}: {error}: restore ca.crt and ca.key from their backup"]) from error
 
 
 def read_key(path: str, pem: bytes):
-    """Return a private key. Raises StoreError."""
+    """Return a private key. Raises Refusals."""
     try:
         return parse_key(pem)
-    except CertificateError as error:
-        raise StoreError([f"{path} cannot be used: {error}: restore it from its backup"]) from error
+    except Refusal as error:
+        raise Refusals([f"{path} cannot be used: {error}: restore it from its backup"]) from error
 
 
 def refuse_old_authority(path: str, authority: Authority, terms: Terms) -> None:
-    """Raise StoreError where leaves would be renewed at every run, because the authority ends too soon."""
+    """Raise Refusals where leaves would be renewed at every run, because the authority ends too soon."""
     end = authority.signing.not_valid_after_utc
     if end - datetime.timedelta(days=terms.renew_days) <= terms.now:
-        raise StoreError(
+        raise Refusals(
             [
                 f"{path} expires at {end:%Y-%m-%d %H:%M} UTC, within the {terms.renew_days} days of tls_renew_days: "
                 "make a new authority, by rotate_certificates.yml -e rotate_certificates_ca=begin"
@@ -277,10 +269,10 @@ def locked(folder: str, check_mode: bool) -> Iterator[None]:
 
 
 def read_rotation(folder: str) -> State:
-    """Return the rotation that is under way in the folder. Raises StoreError where its file cannot be read."""
+    """Return the rotation that is under way in the folder. Raises Refusals where its file cannot be read."""
     path = os.path.join(folder, STATE_FILE)
     content = read_if_there(path)
     try:
         return State.from_json(content.decode()) if content is not None else State()
     except ValueError as error:
-        raise StoreError([f"{path} cannot be read ({error}): restore it from its backup"]) from error
+        raise Refusals([f"{path} cannot be read ({error}): restore it from its backup"]) from error

@@ -21,21 +21,21 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
     runner,
     store,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context, Result
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job, JobError
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.retention import RuleError
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import parse_wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def job_of(options: argparse.Namespace) -> Job:
-    """Return the declared job of a name, or one that the command line describes. Raises BackupError or JobError."""
+    """Return the declared job of a name, or one that the command line describes. Raises Refusal."""
     if options.kind:
         given = json.loads(options.options)
         return jobs.parse_one({"name": options.name, "kind": options.kind, "calendar": "daily", "options": given})
     found = collect.declared_jobs().get(options.name)
     if found is None:
         names = ", ".join(sorted(collect.declared_jobs())) or "none"
-        raise BackupError(f"there is no job {options.name} on this host; there are {names}")
+        raise Refusal(f"there is no job {options.name} on this host; there are {names}")
     return jobs.parse_one({key: value for key, value in found.items() if key != "since"})
 
 
@@ -54,10 +54,10 @@ def now(host: Context, options: argparse.Namespace) -> object:
     for job in runner.jobs_for_now(options.engines.split(","), options.type, options.upload, runner.where(host)):
         try:
             made[job.kind] = told(runner.run(shared, job))
-        except BackupError as error:
+        except Refusal as error:
             errors.append(f"{job.kind}: {error}")
     if errors:
-        raise BackupError(f"set {shared.set} is not whole. {'; '.join(errors)}. Made: {json.dumps(made)}")
+        raise Refusal(f"set {shared.set} is not whole. {'; '.join(errors)}. Made: {json.dumps(made)}")
     return {"set": shared.set, "made": made, "skipped": all(entry["skipped"] for entry in made.values())}
 
 
@@ -95,7 +95,7 @@ def verify(host: Context, options: argparse.Namespace) -> object:
     report = runner.report(host, deep=True)
     wrong = [entry for entry in report["backups"] if not entry["good"]]
     if wrong:
-        raise BackupError("; ".join(f"{entry['location']}: {entry['problem']}" for entry in wrong))
+        raise Refusal("; ".join(f"{entry['location']}: {entry['problem']}" for entry in wrong))
     return {"good": len(report["backups"])}
 
 
@@ -162,7 +162,7 @@ def main() -> int:
     options = parser().parse_args()
     try:
         print(json.dumps(options.function(context.load(options.config), options), indent=1))
-    except (BackupError, JobError, RuleError, OSError) as error:
+    except (Refusal, OSError) as error:
         print(f"holdfast-backup: {error}", file=sys.stderr)
         return 1
     return 0

@@ -22,11 +22,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client i
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.keys import Entry, Keys
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni import beside
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import (
-    FollowError,
     opened_for,
     passfile_of,
     pointed_at,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 SETTINGS = "/etc/holdfast/patroni-follow.json"
 REQUEST_SECONDS = 2.0
@@ -38,7 +38,7 @@ OWN_WAY = ("replicatefrom", "nostream")
 
 
 def stream_from(server: Mapping[str, Any], host: str, port: int) -> bool:
-    """Point this host's server to another primary; return whether that was to be done. Raises FollowError and OSError.
+    """Point this host's server to another primary; return whether that was to be done. Raises Refusal and OSError.
 
     Parameters: server, host (the folder of its socket) and port; host and port of the primary.
     """
@@ -55,7 +55,7 @@ def stream_from(server: Mapping[str, Any], host: str, port: int) -> bool:
         finally:
             connection.close()
     except psycopg2.Error as error:
-        raise FollowError(" ".join(str(error).split())) from error
+        raise Refusal(" ".join(str(error).split())) from error
     return True
 
 
@@ -122,7 +122,7 @@ class Follower:
         try:
             if stream_from(self._server, str(where.hostname), where.port or 5432):
                 print(f"{found.value} has the lock: streaming from it", flush=True)
-        except FollowError as error:
+        except Refusal as error:
             print(f"{found.value} has the lock; this host's server is left to Patroni: {error}", flush=True)
 
 

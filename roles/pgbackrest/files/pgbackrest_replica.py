@@ -20,6 +20,7 @@ import psycopg2.extras
 sys.path.insert(0, "/usr/local/lib/holdfast")
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import repository
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 INFO_SECONDS = 60
 
@@ -50,7 +51,7 @@ def refusal(scope: str, connstring: str) -> str:
             timeout=INFO_SECONDS,
         )
         return repository.reason_against_copy(repository.parse(told.stdout, scope), *identity)
-    except (psycopg2.Error, OSError, subprocess.SubprocessError, repository.AnswerError) as error:
+    except (psycopg2.Error, OSError, subprocess.SubprocessError, Refusal) as error:
         return str(error).strip()
 
 

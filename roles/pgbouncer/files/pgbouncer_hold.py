@@ -20,12 +20,12 @@ from types import FrameType
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.runtime import ask
-from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import StatsError, parse_stats, routes
+from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import parse_stats, routes
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import ConsoleError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.hold import Step, leads, next_step
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect, is_paused
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pools import parse_pools
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 FOLDER = "/run/holdfast"
 CONFIG = f"{FOLDER}/pgbouncer-hold.json"
@@ -62,7 +62,7 @@ def ready() -> None:
 
 
 class Pools:
-    """PgBouncer of this host. Raises ConsoleError."""
+    """PgBouncer of this host. Raises Refusal."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._socket, self._user = config["socket"], config["user"]
@@ -73,7 +73,7 @@ class Pools:
             return is_paused(console)
 
     def pause(self, seconds: float) -> None:
-        """Pause; raises ConsoleError when transactions or logins last longer than that."""
+        """Pause; raises Refusal when transactions or logins last longer than that."""
         with connect(self._socket, self._user, seconds) as console:
             console.rows("PAUSE")
 
@@ -138,7 +138,7 @@ class Watch:
     def _routes(self) -> list[str]:
         try:
             return routes(parse_stats(ask(self._haproxy, "show stat", ANSWER_SECONDS)), self._backend)
-        except (OSError, StatsError) as error:
+        except (OSError, Refusal) as error:
             print(f"HAProxy does not tell its servers: {error}", file=sys.stderr)
             return []
 
@@ -172,7 +172,7 @@ def wait(watch: Watch | None, deadline: float) -> str:
 
 
 def begin(pools: Pools, config: dict[str, Any], report: dict[str, Any]) -> float | None:
-    """Pause, or wait until somebody does; return when it began, None where nobody did. Raises ConsoleError."""
+    """Pause, or wait until somebody does; return when it began, None where nobody did. Raises Refusal."""
     begun = time.monotonic()
     if config["arm"] > 0:
         report["state"] = "armed"
@@ -181,8 +181,8 @@ def begin(pools: Pools, config: dict[str, Any], report: dict[str, Any]) -> float
         return time.monotonic() if pools.wait_paused(begun + config["arm"]) else None
     try:
         pools.pause(config["pause_timeout"])
-    except ConsoleError as error:
-        raise ConsoleError(
+    except Refusal as error:
+        raise Refusal(
             f"not paused within {config['pause_timeout']:g} s, connections still at work: {pools.busy()} ({error})"
         ) from error
     report.update(state="paused", pause_took=round(time.monotonic() - begun, 3))
@@ -192,11 +192,11 @@ def begin(pools: Pools, config: dict[str, Any], report: dict[str, Any]) -> float
 
 
 def hold(config: dict[str, Any], report: dict[str, Any]) -> None:
-    """Pause, wait, resume; keep the report. Raises ConsoleError and PatroniError."""
+    """Pause, wait, resume; keep the report. Raises Refusal and PatroniError."""
     pools = Pools(config)
     watch = Watch(config) if config["leader"] else None
     if pools.paused():
-        raise ConsoleError("the pools are paused already, by somebody else (RESUME on the console, or pgbouncer_pool)")
+        raise Refusal("the pools are paused already, by somebody else (RESUME on the console, or pgbouncer_pool)")
     with open(MARK, "w", encoding="utf-8"):
         pass
     begun: float | None = None
@@ -222,7 +222,7 @@ def release() -> int:
     try:
         if pools.resume():
             print("resumed the pools that a hold had left paused")
-    except ConsoleError as error:
+    except Refusal as error:
         print(f"the pools could not be resumed: {error}", file=sys.stderr)
         return 1
     os.unlink(MARK)
@@ -240,7 +240,7 @@ def main() -> int:
     status = 0
     try:
         hold(config, report)
-    except (ConsoleError, PatroniError) as error:
+    except (Refusal, PatroniError) as error:
         report.update(state="refused", reason=str(error))
         status = 1
     write(REPORT, report)

@@ -12,11 +12,10 @@ import sys
 import time
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host import respread
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import (
     LocalServer,
-    NotRunningError,
-    ReplyError,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import View, parse_nodes
 
@@ -26,10 +25,6 @@ TAKEOVER_SECONDS = 30
 # The primary pings its replicas every 10 s (repl-ping-replica-period).
 LINK_SILENCE_SECONDS = 15
 POLL_SECONDS = 0.1
-
-
-class RespreadError(Exception):
-    """A failover that should have happened did not."""
 
 
 def places(config: dict[str, Any]) -> respread.Places:
@@ -66,7 +61,7 @@ def connect(config: dict[str, Any]) -> list[LocalServer]:
     for path in config["sockets"]:
         try:
             server = LocalServer(path, REPLY_SECONDS)
-        except NotRunningError:
+        except ConnectionRefusedError:
             continue
         server.login(config["username"], [config["password"]])
         found.append(server)
@@ -79,21 +74,21 @@ def view_of(server: LocalServer) -> View:
 
 
 def take_over(server: LocalServer) -> None:
-    """Promote a replica without losing a write. Raises RespreadError."""
+    """Promote a replica without losing a write. Raises Refusal."""
     info = server.info("replication")
     silence = int(info.get("master_last_io_seconds_ago", -1))
     if info.get("master_link_status") != "up" or not 0 <= silence <= LINK_SILENCE_SECONDS:
-        raise RespreadError("the replica's link to its primary is not up")
+        raise Refusal("the replica's link to its primary is not up")
     server.call("CLUSTER", "FAILOVER")
     deadline = time.monotonic() + TAKEOVER_SECONDS
     while not view_of(server).myself.is_primary:
         if time.monotonic() > deadline:
-            raise RespreadError(f"the replica did not take over within {TAKEOVER_SECONDS} s")
+            raise Refusal(f"the replica did not take over within {TAKEOVER_SECONDS} s")
         time.sleep(POLL_SECONDS)
 
 
 def run(config: dict[str, Any], memory_path: str) -> str:
-    """Look and act. Returns what was done, empty for nothing. Raises RespreadError, OSError."""
+    """Look and act. Returns what was done, empty for nothing. Raises Refusal, OSError."""
     servers = connect(config)
     views = [view_of(server) for server in servers]
     if not servers or len(views) < len(config["sockets"]) or len({view.signature for view in views}) > 1:
@@ -123,7 +118,7 @@ def main() -> int:
         config = json.load(stream)
     try:
         done = run(config, os.path.join(os.environ["RUNTIME_DIRECTORY"], "memory.json"))
-    except (RespreadError, ReplyError, OSError) as error:
+    except (Refusal, OSError) as error:
         print(f"primaries were not spread: {error}", file=sys.stderr)
         return 1
     if done:

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import calendar
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,14 +66,14 @@ def test_expressions_of_the_manual_are_taken(expression):
 
 @pytest.mark.parametrize(("expression", "word"), BAD)
 def test_others_are_refused_with_the_part_that_is_wrong(expression, word):
-    with pytest.raises(calendar.CalendarError, match=word):
+    with pytest.raises(Refusal, match=word):
         calendar.check(expression)
 
 
 def accepted(expression):
     try:
         calendar.check(expression)
-    except calendar.CalendarError:
+    except Refusal:
         return False
     return True
 

@@ -8,8 +8,9 @@ import os
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, context, jobs, runner
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError, Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LEADER = Member("node2", "leader", "running")
 NEAR = Member("node3", "quorum_standby", "streaming", lag=0)
@@ -36,7 +37,7 @@ def test_a_lone_primary_does_the_work_of_replicas():
 
 
 def test_without_any_member_that_works_nobody_is_chosen():
-    with pytest.raises(BackupError, match="no member that works"):
+    with pytest.raises(Refusal, match="no member that works"):
         context.reason_to_skip(Cluster((SICK,)), "node4", "primary")
 
 
@@ -53,7 +54,7 @@ def test_two_jobs_of_one_resource_do_not_run_together(tmp_path, monkeypatch):
     process = multiprocessing.Process(target=hold, args=(str(tmp_path), ready, end))
     process.start()
     assert ready.wait(10)
-    with pytest.raises(BackupError, match="in use by job a"), context.lock("valkey", 0.3, "job b"):
+    with pytest.raises(Refusal, match="in use by job a"), context.lock("valkey", 0.3, "job b"):
         pass
     # The kernel lets a lock go with its holder.
     process.kill()
@@ -83,7 +84,7 @@ def test_a_failure_is_left_to_read_with_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(context, "LOCKS", str(tmp_path / "locks"))
     (tmp_path / "backup").mkdir()
     broken = host(tmp_path, retention={"logical": {"keep": 1}})
-    with pytest.raises(BackupError, match="keep is unknown"):
+    with pytest.raises(Refusal, match="keep is unknown"):
         runner.run(broken, prune_job())
     found = collect.last_result(broken, "prune")
     assert found["state"] == "failed" and "keep is unknown" in found["message"] and not found["ok"]
@@ -98,14 +99,14 @@ def test_a_run_whose_process_is_gone_was_interrupted(tmp_path):
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(BackupError, match="'mysql'"):
+    with pytest.raises(Refusal, match="'mysql'"):
         runner.jobs_for_now(["mysql"], "full", False, "here")
 
 
 def test_a_configuration_that_cannot_be_read_says_what_to_do(tmp_path):
     path = tmp_path / "backup.json"
-    with pytest.raises(BackupError, match=r"Run site\.yml"):
+    with pytest.raises(Refusal, match=r"Run site\.yml"):
         context.load(str(path))
     path.write_text(json.dumps({"cluster": "lab"}))
-    with pytest.raises(BackupError, match="has no pgbackrest"):
+    with pytest.raises(Refusal, match="has no pgbackrest"):
         context.load(str(path)).section("pgbackrest")

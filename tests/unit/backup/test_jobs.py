@@ -6,6 +6,7 @@ import json
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import jobs
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 FULL = {"name": "full", "kind": "pgbackrest", "calendar": "Sun  01:30", "options": {"type": "full"}}
 
@@ -51,10 +52,10 @@ def test_a_job_is_written_as_it_is_read():
     ],
 )
 def test_what_is_no_job_is_refused(change, word):
-    with pytest.raises(jobs.JobError, match=word):
+    with pytest.raises(Refusal, match=word):
         jobs.parse([{**FULL, **change}])
 
 
 def test_two_jobs_of_one_name_are_refused():
-    with pytest.raises(jobs.JobError, match="two jobs are called full"):
+    with pytest.raises(Refusal, match="two jobs are called full"):
         jobs.parse([FULL, {**FULL, "calendar": "daily"}])

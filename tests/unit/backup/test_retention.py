@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import retention
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,5 +113,5 @@ def test_a_grandfather_a_father_and_sons():
     ],
 )
 def test_what_is_no_rule_is_refused(entry, word):
-    with pytest.raises(retention.RuleError, match=word):
+    with pytest.raises(Refusal, match=word):
         retention.parse_rule(entry)

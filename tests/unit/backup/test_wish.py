@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import BackupError
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import parse_wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish i
     ],
 )
 def test_what_cannot_be_restored_is_refused(wish, word):
-    with pytest.raises(BackupError, match=word):
+    with pytest.raises(Refusal, match=word):
         parse_wish(wish)
 
 

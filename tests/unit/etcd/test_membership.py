@@ -7,11 +7,11 @@ import re
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster import Cluster, Member, Status
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.membership import (
-    RefusedError,
     Wish,
     initial_cluster,
     plan,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,19 +61,19 @@ def test_a_founder_that_never_ran_just_starts():
 
 
 def test_data_of_a_removed_member_is_refused():
-    with pytest.raises(RefusedError, match="does not know it"):
+    with pytest.raises(Refusal, match="does not know it"):
         plan(THREE, wish(4, "joined", has_data=True))
 
 
 def test_one_learner_at_a_time():
     cluster = Cluster((*THREE.members, member(4, learner=True)))
-    with pytest.raises(RefusedError, match="node4 is still a learner"):
+    with pytest.raises(Refusal, match="node4 is still a learner"):
         plan(cluster, wish(5, "joined", has_data=False))
     assert steps(cluster, wish(4, "joined", has_data=False)) == [("remove", "4"), ("add", "")]
 
 
 def test_a_name_at_another_address_is_refused():
-    with pytest.raises(RefusedError, match=re.escape("not at https://198.18.0.9:2380")):
+    with pytest.raises(Refusal, match=re.escape("not at https://198.18.0.9:2380")):
         plan(THREE, Wish("node3", "https://198.18.0.9:2380", "joined", False))
 
 
@@ -81,7 +81,7 @@ def test_a_learner_is_promoted_once():
     cluster = Cluster((*THREE.members, member(4, learner=True)))
     assert steps(cluster, wish(4, "voting")) == [("promote", "4")]
     assert steps(THREE, wish(3, "voting")) == []
-    with pytest.raises(RefusedError, match="let it join first"):
+    with pytest.raises(Refusal, match="let it join first"):
         plan(THREE, wish(4, "voting"))
 
 
@@ -89,7 +89,7 @@ def test_a_learner_is_promoted_once():
 def test_removal_keeps_what_is_asked_for(spare):
     asked = wish(3, "absent", spare=spare)
     if spare:
-        with pytest.raises(RefusedError, match="1 more may be lost"):
+        with pytest.raises(Refusal, match="1 more may be lost"):
             plan(THREE, asked)
     else:
         assert steps(THREE, asked) == [("remove", "3")]
@@ -97,7 +97,7 @@ def test_removal_keeps_what_is_asked_for(spare):
 
 
 def test_the_last_voter_stays():
-    with pytest.raises(RefusedError, match="it is the last voter"):
+    with pytest.raises(Refusal, match="it is the last voter"):
         plan(Cluster((member(1),)), wish(1, "absent", spare=0))
 
 
@@ -107,7 +107,7 @@ def test_after_a_removal_that_is_allowed_the_cluster_decides_and_may_lose_as_man
     cluster = Cluster(tuple(member(number, up=alive) for number, alive in enumerate(up, 1)))
     try:
         planned = plan(cluster, wish(index + 1, "absent", spare=spare))
-    except RefusedError:
+    except Refusal:
         left = Cluster(cluster.members[:index] + cluster.members[index + 1 :])
         assert not left.members or left.margin < spare
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import StatsError, parse_stats, routes
+from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import parse_stats, routes
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 TEXT = """\
 # pxname,svname,scur,status,lastchg,check_status,check_code,addr,last_chk,
@@ -35,5 +36,5 @@ def test_servers_that_take_connections_are_routed_to():
 
 @pytest.mark.parametrize("text", ["", "Unknown command\n"])
 def test_other_text_is_refused(text):
-    with pytest.raises(StatsError, match="no CSV"):
+    with pytest.raises(Refusal, match="no CSV"):
         parse_stats(text)

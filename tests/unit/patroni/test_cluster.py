@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
     Expectation,
-    ParseError,
     Promotion,
     parse_cluster,
     parse_history,
     unmet,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def member(name: str, role: str, state: str, **more: object) -> dict:
@@ -95,7 +95,7 @@ def test_a_member_returns_what_it_was_parsed_from() -> None:
     "answer", [None, [], {}, {"members": 1}, {"members": [{"name": "node1"}]}, {"members": ["node1"]}]
 )
 def test_an_unknown_answer_is_an_error(answer: object) -> None:
-    with pytest.raises(ParseError, match="/cluster answered something unknown"):
+    with pytest.raises(Refusal, match="/cluster answered something unknown"):
         parse_cluster(answer)
 
 
@@ -110,7 +110,7 @@ def test_history() -> None:
 
 @pytest.mark.parametrize("answer", [None, "x", [1], [[1]], [[1, 2, 3, 4, 5, 6]]])
 def test_an_unknown_history_is_an_error(answer: object) -> None:
-    with pytest.raises(ParseError, match="/history"):
+    with pytest.raises(Refusal, match="/history"):
         parse_history(answer)
 
 

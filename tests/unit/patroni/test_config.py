@@ -7,11 +7,11 @@ import copy
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.config import (
     KEPT_KEYS,
-    ConfigError,
     apply_patch,
     check,
     patch_for,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,7 +143,7 @@ LEGAL = {"ttl": 20, "loop_wait": 5, "retry_timeout": 5}
 )
 def test_illegal_timings_are_refused(change: dict, said: str) -> None:
     result = {key: value for key, value in {**LEGAL, **change}.items() if value is not None}
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(Refusals) as caught:
         check({}, result)
     assert said in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_what_passes_is_what_patroni_would_not_change(ttl: int, loop_wait: int, 
     if legal:
         check({}, config)
     else:
-        with pytest.raises(ConfigError):
+        with pytest.raises(Refusals):
             check({}, config)
 
 
@@ -175,7 +175,7 @@ def test_what_passes_is_what_patroni_would_not_change(ttl: int, loop_wait: int, 
     ],
 )
 def test_unknown_keys_are_named_with_the_nearest(wish: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match="is not a key of Patroni's dynamic configuration") as caught:
+    with pytest.raises(Refusals, match="is not a key of Patroni's dynamic configuration") as caught:
         check(wish, {})
     assert said in str(caught.value)
 
@@ -185,6 +185,6 @@ def test_the_section_of_a_replica_method_is_known() -> None:
 
 
 def test_all_problems_come_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(Refusals) as caught:
         check({"tll": 20}, {"ttl": 1, "loop_wait": 0})
     assert len(caught.value.problems) == 4

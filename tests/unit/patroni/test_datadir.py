@@ -7,9 +7,9 @@ import sys
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.datadir import (
     DataDirectory,
-    ForeignDataError,
     judge,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 SYSTEM = "7711149091995491723"
 OPTIONS = '/usr/lib/postgresql/17/bin/postgres "-D" "/data" "--cluster_name=lab" "--port=5432"'
@@ -58,6 +58,6 @@ def test_empty() -> None:
     ],
 )
 def test_foreign(changes: dict, system: str | None, said: str) -> None:
-    with pytest.raises(ForeignDataError, match=said) as caught:
+    with pytest.raises(Refusal, match=said) as caught:
         judge(directory(**changes), "lab", "17", system)
     assert "Nothing was changed" in str(caught.value)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.follow import (
-    FollowError,
     opened_for,
     passfile_of,
     pointed_at,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 WRITTEN = """hot_standby = 'on'
 primary_conninfo = 'dbname=postgres user=replicator passfile=/x host=192.0.2.12 port=5432 sslmode=verify-full'
@@ -41,7 +41,7 @@ def test_ends_of_the_line_and_ipv6_are_understood() -> None:
     ],
 )
 def test_a_configuration_without_a_primary_is_an_error(text: str) -> None:
-    with pytest.raises(FollowError):
+    with pytest.raises(Refusal):
         pointed_at(text, "192.0.2.11", 5432)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import ParseError
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.member import (
     describe_pending,
     effective_tags,
     parse_member,
     with_tags,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +41,7 @@ def test_a_member_before_4_0_does_not_tell_why():
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"state": "running"}, {"state": "running", "patroni": "4.0"}])
 def test_other_answers_are_refused(answer):
-    with pytest.raises(ParseError):
+    with pytest.raises(Refusal):
         parse_member(answer)
 
 

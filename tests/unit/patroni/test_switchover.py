@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.switchover import (
-    RefusedError,
     Wish,
     plan,
     unfitness,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ CLUSTER = Cluster((LEADER, FAR, NEAR), scope="lab")
 
 
 def refusal(cluster: Cluster, wish: Wish) -> str:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(Refusals) as caught:
         plan(cluster, wish)
     return str(caught.value)
 
@@ -110,7 +110,7 @@ def test_only_who_has_all_commits_and_is_fit_ever_takes_over(replicas: list[Memb
     cluster = Cluster((leader, *replicas), paused=paused)
     try:
         found = plan(cluster, wish)
-    except RefusedError as error:
+    except Refusals as error:
         assert error.problems
         assert paused or wish.candidate or all(unfitness(member, leader, wish) for member in replicas)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,7 +52,7 @@ def at(seconds):
     ],
 )
 def test_what_is_no_target_is_refused(kind, value, word):
-    with pytest.raises(recovery.TargetError, match=word):
+    with pytest.raises(Refusal, match=word):
         recovery.parse_target(kind, value)
 
 
@@ -69,18 +70,18 @@ def test_the_newest_backup_before_a_time_is_taken():
 
 def test_a_time_in_the_future_or_before_the_oldest_backup_is_refused_with_the_range():
     found = stanza(backup("A", stop=NOW - DAY))
-    with pytest.raises(recovery.TargetError, match=r"in the future. Possible is any time from .* \(the end of A\)"):
+    with pytest.raises(Refusal, match=r"in the future. Possible is any time from .* \(the end of A\)"):
         plan(found, "time", at(NOW + 1))
-    with pytest.raises(recovery.TargetError, match="no backup lies before time"):
+    with pytest.raises(Refusal, match="no backup lies before time"):
         plan(found, "time", at(NOW - 2 * DAY))
 
 
 def test_a_position_is_judged_by_backup_and_archive():
     found = stanza(backup("A", stop=10, lsn=0x3000000), backup("B", stop=20, lsn=0x5000000))
     assert plan(found, "lsn", "0/4000000").backup.label == "A"
-    with pytest.raises(recovery.TargetError, match="no backup lies before lsn 0/2000000"):
+    with pytest.raises(Refusal, match="no backup lies before lsn 0/2000000"):
         plan(found, "lsn", "0/2000000")
-    with pytest.raises(recovery.TargetError, match=r"not in the archive, which ends before 1/0"):
+    with pytest.raises(Refusal, match=r"not in the archive, which ends before 1/0"):
         plan(found, "lsn", "1/0")
     assert plan(found, "lsn", "0/FFFFFFFF").backup.label == "B"
 
@@ -98,7 +99,7 @@ def test_a_backup_by_label_brings_its_own_timeline():
     chosen = plan(found, "backup", "20260101-000000F", timeline=3)
     assert (chosen.timeline, chosen.backup.stop) == (2, 30)
     assert "--type=immediate" in chosen.arguments(False)
-    with pytest.raises(recovery.TargetError, match="there is no backup"):
+    with pytest.raises(Refusal, match="there is no backup"):
         plan(found, "backup", "20260103-000000F")
 
 
@@ -118,7 +119,7 @@ def test_options_of_pgbackrest():
 
 
 def test_without_any_backup_it_says_so():
-    with pytest.raises(recovery.TargetError, match="Nothing can be restored"):
+    with pytest.raises(Refusal, match="Nothing can be restored"):
         plan(stanza(), "latest")
 
 
@@ -134,7 +135,7 @@ def test_a_history_file_is_read():
 def test_the_chosen_backup_is_before_the_target_and_none_is_nearer(stops, moment):
     found = stanza(*(backup(f"B{index}", stop=stop) for index, stop in enumerate(stops)))
     if min(stops) > moment:
-        with pytest.raises(recovery.TargetError):
+        with pytest.raises(Refusal):
             plan(found, "time", at(moment))
     else:
         assert plan(found, "time", at(moment)).backup.stop == max(stop for stop in stops if stop <= moment)

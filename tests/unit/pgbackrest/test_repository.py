@@ -6,6 +6,7 @@ import json
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import repository
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def test_a_repository_without_the_stanza_is_missing_and_one_with_another_passphr
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[1]", '[{"name": "lab", "repo": [{}]}]'])
 def test_what_is_no_answer_is_refused(text):
-    with pytest.raises(repository.AnswerError):
+    with pytest.raises(Refusal):
         repository.parse(text, "lab")
 
 

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer import console, pools
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,30 +78,30 @@ def test_rows_are_dicts(serve):
 
 def test_an_error_is_raised_with_its_message(serve):
     path = serve(WELCOME, message(b"E", b"SERROR\0C08P01\0Minvalid command\0\0") + READY)
-    with console.Console(path) as opened, pytest.raises(console.ConsoleError, match=f"{path}: invalid command"):
+    with console.Console(path) as opened, pytest.raises(Refusal, match=f"{path}: invalid command"):
         opened.rows("SHOW NOTHING")
 
 
 def test_a_wish_for_a_password_names_the_remedy(serve):
     path = serve(message(b"R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0"))
-    with pytest.raises(console.ConsoleError, match="run this as the user that PgBouncer runs as"):
+    with pytest.raises(Refusal, match="run this as the user that PgBouncer runs as"):
         console.Console(path)
 
 
 def test_a_closed_connection_is_an_error(serve):
     path = serve(b"R\0\0")
-    with pytest.raises(console.ConsoleError, match="the connection was closed"):
+    with pytest.raises(Refusal, match="the connection was closed"):
         console.Console(path)
 
 
 def test_no_socket_is_an_error(tmp_path):
-    with pytest.raises(console.ConsoleError, match="No such file or directory"):
+    with pytest.raises(Refusal, match="No such file or directory"):
         console.Console(str(tmp_path / "none"))
 
 
 def test_silence_is_an_error(serve):
     path = serve(WELCOME)
-    with console.Console(path, timeout=0.2) as opened, pytest.raises(console.ConsoleError):
+    with console.Console(path, timeout=0.2) as opened, pytest.raises(Refusal):
         opened.rows("SHOW POOLS")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql import reader
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 class Driver:
@@ -35,7 +36,7 @@ def test_no_driver_is_told_with_the_package(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(reader.importlib, "import_module", load)
-    with pytest.raises(reader.NoDriverError, match="python3-psycopg2"):
+    with pytest.raises(Refusal, match="python3-psycopg2"):
         reader.find_driver()
 
 

@@ -15,7 +15,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.re
     Server,
     Slot,
     StandbyNames,
-    UnreadableStateError,
     WalReceiver,
     WalSender,
     check,
@@ -29,6 +28,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.re
     patroni_silent,
     summarize,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -335,7 +335,7 @@ def test_lsns_are_numbers(value):
 
 @pytest.mark.parametrize("text", ["", "16", "16/", "/16", "16/B374D848F", "g/1"])
 def test_odd_lsns_are_refused(text):
-    with pytest.raises(UnreadableStateError, match="is not an LSN"):
+    with pytest.raises(Refusal, match="is not an LSN"):
         parse_lsn(text)
 
 
@@ -372,7 +372,7 @@ def test_other_forms_of_standby_names(text, expected):
 
 @pytest.mark.parametrize("text", ["ANY 1 ()", "a b", "ANY (node2)", '"open'])
 def test_odd_standby_names_are_refused(text):
-    with pytest.raises(UnreadableStateError):
+    with pytest.raises(Refusal):
         parse_standby_names(text)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit import (
     FileState,
     Record,
     Status,
-    UnitError,
     Wish,
     differing,
     first_by_name,
@@ -223,7 +223,7 @@ def test_enabled_is_left_alone_where_not_asked():
     ],
 )
 def test_impossible_wishes_are_refused(changes, words):
-    with pytest.raises(UnitError, match=words):
+    with pytest.raises(Refusal, match=words):
         make_plan(wish(), status(**changes), on_disk(), None)
 
 

@@ -7,9 +7,9 @@ import os
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from ansible_collections.holdfast.persistence.plugins.module_utils.teardown import (
     SHARED,
-    RefusedError,
     Unit,
     check_paths,
     describe,
@@ -25,14 +25,12 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda names: "/srv/" + "/".
 
 @pytest.mark.parametrize("path", [*sorted(SHARED), "/etc/", "//etc", "/var/lib/x/..", "/etc/./ssl"])
 def test_what_belongs_to_the_system_is_refused(path):
-    with pytest.raises(RefusedError, match="belongs to the system"):
+    with pytest.raises(Refusals, match="belongs to the system"):
         check_paths([path], [])
 
 
 def test_all_problems_are_told_at_once():
-    with pytest.raises(
-        RefusedError, match=r"/etc belongs.*/srv/a/wal is mounted inside .*'here' is not an absolute path"
-    ):
+    with pytest.raises(Refusals, match=r"/etc belongs.*/srv/a/wal is mounted inside .*'here' is not an absolute path"):
         check_paths(["here", "/etc", "/srv/a"], ["/", "/srv/a/wal"])
 
 

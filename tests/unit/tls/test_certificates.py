@@ -8,9 +8,9 @@ import os
 import stat
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
     Authority,
-    CertificateError,
     Leaf,
     Wish,
     certificate_pem,
@@ -24,7 +24,7 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certifica
     problems_of_foreign,
     reason_to_issue,
 )
-from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, StoreError, Terms, foreign
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, Terms, foreign
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
@@ -101,12 +101,12 @@ def test_leaf_never_outlives_the_authority():
 def test_key_that_does_not_fit_is_refused():
     leaf = issue(WISH, AUTHORITY, NOW, 365)
     pem = key_pem(make_key()) + certificate_pem([leaf.certificate])
-    with pytest.raises(CertificateError, match="does not belong"):
+    with pytest.raises(Refusal, match="does not belong"):
         parse_leaf(pem)
 
 
 def test_key_of_another_authority_is_refused():
-    with pytest.raises(CertificateError, match="none of its certificates"):
+    with pytest.raises(Refusal, match="none of its certificates"):
         parse_authority(certificate_pem(AUTHORITY.certificates), key_pem(make_key()))
 
 
@@ -198,27 +198,27 @@ def test_authority_without_its_key_serves_until_something_must_be_issued(tmp_pat
     provide(tmp_path)
     (tmp_path / "ca.key").unlink()
     assert provide(tmp_path).issued == {}
-    with pytest.raises(StoreError, match=r"put ca\.key back"):
+    with pytest.raises(Refusals, match=r"put ca\.key back"):
         provide(tmp_path, wishes={"etcd": dataclasses.replace(WISH, common_name="node2")})
 
 
 def test_authority_about_to_expire_is_refused_not_renewed_for_ever(tmp_path):
-    with pytest.raises(StoreError, match="make a new authority"):
+    with pytest.raises(Refusals, match="make a new authority"):
         provide(tmp_path, terms=dataclasses.replace(TERMS, ca_days=20))
 
 
 def test_renewal_ahead_of_the_whole_life_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="every run"):
+    with pytest.raises(Refusals, match="every run"):
         provide(tmp_path, terms=dataclasses.replace(TERMS, renew_days=365))
 
 
 def test_foreign_folder_names_every_problem(tmp_path):
-    with pytest.raises(StoreError, match=r"ca\.crt is missing"):
+    with pytest.raises(Refusals, match=r"ca\.crt is missing"):
         foreign(str(tmp_path), "node1", {"etcd": WISH}, NOW)
     provide(tmp_path)
     assert foreign(str(tmp_path), "node1", {"etcd": WISH}, NOW).issued == {}
     (tmp_path / "hosts" / "node1" / "etcd.pem").write_text("nothing")
-    with pytest.raises(StoreError) as error:
+    with pytest.raises(Refusals) as error:
         foreign(str(tmp_path), "node1", {"etcd": WISH, "valkey": WISH}, NOW)
     assert len(error.value.problems) == 2
 

@@ -7,6 +7,7 @@ import datetime
 import os
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
 from ansible_collections.holdfast.persistence.plugins.module_utils.tls.endpoints import Endpoint, Knock, Seen, problem
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls import rotation as rotation_module
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
@@ -18,7 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certifica
 )
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.rotation import Rotation, strangers
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STEPS, State, prove, refusal, take
-from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, StoreError, Terms
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, Terms
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from hypothesis import given
@@ -177,7 +178,7 @@ def test_check_mode_touches_nothing(tmp_path):
 def test_a_missing_key_is_refused_before_anything_changes(tmp_path):
     provide(tmp_path, NOW)
     (tmp_path / "ca.key").unlink()
-    with pytest.raises(StoreError, match=r"ca\.key is missing: put it back"):
+    with pytest.raises(Refusals, match=r"ca\.key is missing: put it back"):
         rotate(tmp_path).take("begin")
     assert not (tmp_path / "rotation.json").exists()
 

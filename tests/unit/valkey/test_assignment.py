@@ -6,15 +6,16 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.assignment import Assigner, Request
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import apart
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import room
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.keywise import groups
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.room import Load, RoomError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.room import Load
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, ShapeError, State
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, State
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, parse_nodes
 from hypothesis import given, settings
@@ -126,13 +127,13 @@ def test_open_slots_come_first() -> None:
     ],
 )
 def test_refusals(request_: Request, message: str) -> None:
-    with pytest.raises(ShapeError) as caught:
+    with pytest.raises(Refusal) as caught:
         planned(request_, [*THREE, ""], replica_of={3: 1})
     assert message in str(caught.value)
 
 
 def test_all_drained_is_refused() -> None:
-    with pytest.raises(slots.SlotPlanError, match="nobody to go to"):
+    with pytest.raises(Refusal, match="nobody to go to"):
         planned(Request(drain=("node1", "node2", "node3")))
 
 
@@ -147,7 +148,7 @@ def test_room_is_counted_by_average_keys() -> None:
     assert room.limited([to_b, to_c, Move(1, 1, "", "b")], servers(0)) == [to_b]
     room.check([Load(to_b, 500)], servers(50 * MEGABYTE), {})
     with pytest.raises(
-        RoomError, match=r"node2 would get about 50.0 MiB and has room for 49.0 MiB \(maxmemory 100.0 MiB\)"
+        Refusal, match=r"node2 would get about 50.0 MiB and has room for 49.0 MiB \(maxmemory 100.0 MiB\)"
     ):
         room.check([Load(to_b, 250), Load(to_b, 250)], servers(49 * MEGABYTE), {"b": "node2"})
     room.check([Load(to_b, 0)], servers(0), {})

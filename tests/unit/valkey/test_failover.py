@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import failover, forget, rolling
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, View, parse_nodes
@@ -65,7 +66,7 @@ def test_the_replica_that_received_most_takes_over() -> None:
     ],
 )
 def test_refusals(servers: dict[str, Server], text: str, mode: str, options: dict[str, str], message: str) -> None:
-    with pytest.raises(failover.FailoverError, match=message):
+    with pytest.raises(Refusal, match=message):
         failover.decide(view(text), servers, mode, **options)
 
 
@@ -107,7 +108,7 @@ def test_forget_only_what_is_gone() -> None:
     ],
 )
 def test_forget_refuses(gone: list[Endpoint], answering: dict[Endpoint, str], message: str) -> None:
-    with pytest.raises(forget.ForgetError, match=message):
+    with pytest.raises(Refusal, match=message):
         forget.plan([view()], gone, answering)
 
 

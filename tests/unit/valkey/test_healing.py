@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.healing import (
     Healer,
     Healing,
-    HealingError,
     Member,
     doubtful,
 )
@@ -55,7 +55,7 @@ def test_of_two_importers_the_one_with_keys_wins_and_the_other_is_cleared() -> N
 
 def test_two_importers_with_keys_are_left_alone() -> None:
     marks = f"[7-<-{A}]"
-    with pytest.raises(HealingError, match=r"slot 7 of one .* two \(1 keys\) and three \(2 keys\)"):
+    with pytest.raises(Refusal, match=r"slot 7 of one .* two \(1 keys\) and three \(2 keys\)"):
         heal((A, member(A, "0-99")), (B, member(B, marks=marks, held={7: 1})), (C, member(C, marks=marks, held={7: 2})))
 
 
@@ -73,7 +73,7 @@ def test_a_copy_on_a_replica_does_not_count_and_an_only_copy_stops_everything() 
     replica = (R, member(R, held={200: 5}, leader=B))
     found = heal((A, member(A, "0-99")), (B, member(B, held={200: 5})), replica)
     assert [move.target for move in found.assign] == [B]
-    with pytest.raises(HealingError, match="slot 200 has no owner"):
+    with pytest.raises(Refusal, match="slot 200 has no owner"):
         heal((A, member(A, "0-99")), (B, member(B, held={200: 0})), replica)
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import placement
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import (
     Placement,
-    PlacementError,
     Seat,
     survivable,
 )
@@ -180,12 +180,12 @@ def test_the_cost_of_a_placement_grows_no_faster_than_the_square_of_nodes() -> N
     ],
 )  # fmt: skip
 def test_impossible(seats: list[Seat], replicas: int, message: str) -> None:
-    with pytest.raises(PlacementError, match=message):
+    with pytest.raises(Refusal, match=message):
         placement.place(seats, replicas)
 
 
 def test_too_few_for_a_wished_number_of_primaries() -> None:
-    with pytest.raises(PlacementError, match="4 primaries with 1 replicas each need 8 nodes"):
+    with pytest.raises(Refusal, match="4 primaries with 1 replicas each need 8 nodes"):
         placement.place(grid(3, 2), 1, 4)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import rules, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
@@ -163,14 +164,14 @@ def test_a_majority_on_one_host_is_mended_by_failover() -> None:
 
 
 def error(world: World, **more: bool) -> str:
-    with pytest.raises(shape.ShapeError) as caught:
+    with pytest.raises(Refusal) as caught:
         world.plan(**more)
     return str(caught.value)
 
 
 def test_refusals() -> None:
     world = World().formed()
-    with pytest.raises(shape.ShapeError, match="listed 2 times"):
+    with pytest.raises(Refusal, match="listed 2 times"):
         shape.check_declaration([*world.declared, world.declared[0]])
 
     world.extra = f"{'f' * 40} 10.0.0.9:7009@17009 master - 0 0 9 connected\n"
@@ -199,7 +200,7 @@ def test_refusals() -> None:
     world = World().formed()
     states = world.states()
     states[world.declared[1].endpoint] = states[world.declared[0].endpoint]
-    with pytest.raises(shape.ShapeError, match="are the same node"):
+    with pytest.raises(Refusal, match="are the same node"):
         Planner(world.declared, states, replicas=1).plan()
 
 
@@ -213,15 +214,13 @@ def test_data_does_not_go_to_an_older_major_version() -> None:
     world = versions(World().formed(), 0)
     world.declared[2] = replace(world.declared[2], weight=Fraction(2))
     planner = world.planner()
-    with pytest.raises(
-        shape.ShapeError, match=r"from node1:7000 \(9.1.2\) to node3:7002 \(8.1.1\).*Upgrade node3:7002 first"
-    ):
+    with pytest.raises(Refusal, match=r"from node1:7000 \(9.1.2\) to node3:7002 \(8.1.1\).*Upgrade node3:7002 first"):
         shape.check_versions(planner.plan(), planner.states, planner.names)
 
     world = versions(World().formed(), 0)
     world.primary.pop(4)
     planner = world.planner()
-    with pytest.raises(shape.ShapeError, match="it would be replicated from node1:7000"):
+    with pytest.raises(Refusal, match="it would be replicated from node1:7000"):
         shape.check_versions(planner.plan(), planner.states, planner.names)
 
     world = versions(World().formed(), 2)
@@ -249,11 +248,11 @@ def test_declarations_that_contradict_themselves() -> None:
     world = World()
     for index in (0, 1):
         world.declared[index] = replace(world.declared[index], pinned=(SlotRange(5, 6 + index),))
-    with pytest.raises(shape.ShapeError, match="slots 5-6 are pinned to node1:7000 and to node2:7001"):
+    with pytest.raises(Refusal, match="slots 5-6 are pinned to node1:7000 and to node2:7001"):
         shape.check_declaration(world.declared)
     world = World()
     world.declared[0] = replace(world.declared[0], weight=Fraction(-1))
-    with pytest.raises(shape.ShapeError, match="weight -1 of node1:7000 is negative"):
+    with pytest.raises(Refusal, match="weight -1 of node1:7000 is negative"):
         shape.check_declaration(world.declared)
 
 

@@ -6,9 +6,10 @@ import random
 from fractions import Fraction
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT, Ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import SlotPlan, SlotPlanError, Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import SlotPlan, Wish
 from growth import growth
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,13 +175,13 @@ def test_the_cost_of_a_plan_grows_more_slowly_than_the_square_of_nodes() -> None
 
 def test_wishes_that_contradict_themselves() -> None:
     one = ranges.parse_ranges("0-9")
-    with pytest.raises(SlotPlanError, match="slot 0 is pinned to a and to b"):
+    with pytest.raises(Refusal, match="slot 0 is pinned to a and to b"):
         slots.plan({}, Wish({"a": 1, "b": 1}, {"a": one, "b": one}))
-    with pytest.raises(SlotPlanError, match="not among the primaries"):
+    with pytest.raises(Refusal, match="not among the primaries"):
         slots.plan({}, Wish({"a": 1}, {"b": one}))
-    with pytest.raises(SlotPlanError, match="nobody to go to"):
+    with pytest.raises(Refusal, match="nobody to go to"):
         slots.plan({}, Wish({"a": 0}))
-    with pytest.raises(SlotPlanError, match="negative"):
+    with pytest.raises(Refusal, match="negative"):
         slots.plan({}, Wish({"a": -1, "b": 2}))
-    with pytest.raises(SlotPlanError, match="slot 0 has two owners, a and b"):
+    with pytest.raises(Refusal, match="slot 0 has two owners, a and b"):
         slots.plan({"a": one, "b": one}, Wish({"a": 1, "b": 1}))

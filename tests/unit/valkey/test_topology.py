@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges, topology
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SlotRange
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Mark
@@ -75,7 +76,7 @@ def test_sight_tells_what_agreement_hangs_on() -> None:
     for old, new in (("9001-16383", "9001-16382"), (" 2 connected", " 4 connected"), (f"fail? {A}", f"fail? {B}")):
         assert topology.parse_sight(NODES.replace(old, new)).signature != sight.signature
     assert topology.parse_sight(NODES.replace(" 3 disconnected", " 9 disconnected")).signature == sight.signature
-    with pytest.raises(topology.TopologyError, match="CLUSTER NODES"):
+    with pytest.raises(Refusal, match="CLUSTER NODES"):
         topology.parse_sight("nonsense")
 
 
@@ -93,7 +94,7 @@ def test_ranges_of_slots_and_of_ranges(slots: set[int], pieces: list[tuple[int, 
 
 @pytest.mark.parametrize("line", ["nonsense", f"{A} 127.0.0.1:x@1 master - 0 0 0 connected", NODES[:60]])
 def test_a_line_that_is_none(line: str) -> None:
-    with pytest.raises(topology.TopologyError, match="CLUSTER NODES"):
+    with pytest.raises(Refusal, match="CLUSTER NODES"):
         topology.parse_nodes(line)
 
 
@@ -119,7 +120,7 @@ def test_shards(flat: bool) -> None:
     assert (first.nodes[0].role, first.nodes[0].tls_port, first.nodes[0].zone) == ("primary", 7001, "za")
     assert (first.nodes[1].role, first.nodes[1].port, first.nodes[1].health) == ("replica", 7002, "loading")
     assert second == topology.Shard("", (), ())
-    with pytest.raises(topology.TopologyError):
+    with pytest.raises(Refusal):
         topology.parse_shards([["slots", [0]]])
 
 
@@ -162,7 +163,7 @@ def test_server() -> None:
     replica = topology.parse_server(REPLICA)
     assert (replica.role, replica.offset, replica.link_up, replica.syncing) == ("replica", 17, False, True)
     assert replica.link_silence == 0
-    with pytest.raises(topology.TopologyError, match="INFO"):
+    with pytest.raises(Refusal, match="INFO"):
         topology.parse_server("role:master")
 
 

@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+
 # Directives that may stand on several lines, each adding to the ones before (valkey.conf of 8.0 to 9.1).
 REPEATABLE = frozenset({"client-output-buffer-limit", "save"})
 
@@ -82,19 +84,6 @@ _SINCE = re.compile(r"\{since (\d+)\.(\d+):([^{}\n]*)\}")
 _GRAIN = 16 << 20
 
 
-class ConfigError(Exception):
-    """Settings that cannot be brought about.
-
-    Parameters: where, host or instance or file; found; remedy, what to do next.
-    """
-
-    def __init__(self, where: str, found: str, remedy: str) -> None:
-        super().__init__(f"{where}: {found}. {remedy}")
-        self.where = where
-        self.found = found
-        self.remedy = remedy
-
-
 @dataclass(frozen=True)
 class Plan:
     """What brings a running server to its configuration.
@@ -117,7 +106,7 @@ def parse_size(text: str) -> int | None:
 def parse_config(text: str, where: str = "configuration") -> dict[str, str]:
     """Return the settings of a configuration file by name.
 
-    Later lines win, as in the server. Raises ConfigError for a line that cannot be split into words.
+    Later lines win, as in the server. Raises Refusal for a line that cannot be split into words.
     """
     settings: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -137,7 +126,7 @@ def _split(line: str, where: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise ConfigError(where, f"cannot read {line.strip()!r} ({error})", "Close the quotes") from error
+        raise Refusal(f"{where}: cannot read {line.strip()!r} ({error})", "Close the quotes") from error
 
 
 def render_setting(name: str, value: object) -> str:
@@ -192,24 +181,24 @@ def for_version(text: str, version: str) -> str:
 
 
 def check_apart(wished: Mapping[int, Mapping[str, str]]) -> None:
-    """Raise ConfigError where two instances, given by port, would write into one another's files."""
+    """Raise Refusal where two instances, given by port, would write into one another's files."""
     for name in ("dir", "unixsocket"):
         values = [settings[name] for settings in wished.values()]
         shared = sorted({value for value in values if values.count(value) > 1})
         if shared:
-            raise ConfigError("config", f"several instances have {name} {shared[0]}", "Put {port} into its path")
+            raise Refusal(f"config: several instances have {name} {shared[0]}", "Put {port} into its path")
 
 
 def check_ports(ports: Sequence[int]) -> None:
-    """Raise ConfigError unless every port may be used, its cluster bus port too, and none clash."""
+    """Raise Refusal unless every port may be used, its cluster bus port too, and none clash."""
     for port in ports:
         if not 1024 <= port <= HIGHEST_PORT:
-            raise ConfigError("valkey_instances", f"port {port}", f"Choose one from 1024 to {HIGHEST_PORT}")
+            raise Refusal(f"valkey_instances: port {port}", f"Choose one from 1024 to {HIGHEST_PORT}")
     taken = [*ports, *(port + BUS_PORT_OFFSET for port in ports)]
     twice = sorted({port for port in taken if taken.count(port) > 1})
     if twice:
         remedy = f"Give each instance its own port; the cluster bus takes port + {BUS_PORT_OFFSET}"
-        raise ConfigError("valkey_instances", f"port {twice[0]} is used twice", remedy)
+        raise Refusal(f"valkey_instances: port {twice[0]} is used twice", remedy)
 
 
 def share_memory(total: int, fraction: float, fixed: Mapping[int, int | None]) -> dict[int, int]:
@@ -217,18 +206,18 @@ def share_memory(total: int, fraction: float, fixed: Mapping[int, int | None]) -
 
     total: the host's memory in bytes. fraction: the part of it that all instances together may fill.
     fixed: by port the instance's own maxmemory in bytes, None where it takes an equal part of what the others leave.
-    Raises ConfigError where the instances do not fit into the host, or an equal part would be under 16 MiB.
+    Raises Refusal where the instances do not fit into the host, or an equal part would be under 16 MiB.
     """
     demanded = sum(size for size in fixed.values() if size)
     budget = int(total * fraction)
     if demanded > total:
         found = f"maxmemory of all instances is {demanded} bytes, the host has {total}"
-        raise ConfigError("valkey_instances", found, "Lower maxmemory, or move an instance to another host")
+        raise Refusal(f"valkey_instances: {found}", "Lower maxmemory, or move an instance to another host")
     open_ports = [port for port, size in fixed.items() if size is None]
     part = (budget - demanded) // len(open_ports) // _GRAIN * _GRAIN if open_ports else 0
     if open_ports and part < _GRAIN:
         found = f"{max(budget - demanded, 0)} bytes are left for the {len(open_ports)} instances without maxmemory"
-        raise ConfigError("valkey_memory_fraction", found, "Raise it, or lower maxmemory of the other instances")
+        raise Refusal(f"valkey_memory_fraction: {found}", "Raise it, or lower maxmemory of the other instances")
     return {port: part if size is None else size for port, size in fixed.items()}
 
 

@@ -12,19 +12,13 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-
-class ReplyError(Exception):
-    """An error that the server answered."""
-
-
-class NotRunningError(Exception):
-    """Nobody listens on the socket."""
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 class LocalServer:
     """One connection.
 
-    Parameters: path, the Unix socket; timeout, seconds for each answer. Raises NotRunningError if nobody listens,
+    Parameters: path, the Unix socket; timeout, seconds for each answer. Raises ConnectionRefusedError if nobody listens,
     OSError for everything else that keeps from connecting.
     """
 
@@ -35,7 +29,7 @@ class LocalServer:
             self._socket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self._socket.close()
-            raise NotRunningError(path) from error
+            raise ConnectionRefusedError(error.errno, error.strerror, path) from error
         self._stream = self._socket.makefile("rb")
 
     def close(self) -> None:
@@ -49,17 +43,17 @@ class LocalServer:
         return struct.unpack("3i", credentials)[0]
 
     def login(self, username: str, passwords: Sequence[str]) -> None:
-        """Log in with the first password that the server takes. Raises the last ReplyError if it takes none."""
+        """Log in with the first password that the server takes. Raises the last Refusal if it takes none."""
         for position, password in enumerate(passwords, start=1):
             try:
                 self.call("AUTH", username, password)
                 return
-            except ReplyError:
+            except Refusal:
                 if position == len(passwords):
                     raise
 
     def call(self, *words: str) -> Any:
-        """Send one command, return its answer: str, int, None or a list of those. Raises ReplyError, OSError."""
+        """Send one command, return its answer: str, int, None or a list of those. Raises Refusal, OSError."""
         encoded = [word.encode() for word in words]
         frames = [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
         self._socket.sendall(b"*%d\r\n%s" % (len(frames), b"".join(frames)))
@@ -83,7 +77,7 @@ class LocalServer:
         if kind == b"+":
             return rest
         if kind == b"-":
-            raise ReplyError(rest)
+            raise Refusal(rest)
         if kind == b":":
             return int(rest)
         if kind == b"$":

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import (
-    PlacementError,
     Seat,
     place,
 )
@@ -67,7 +67,7 @@ def decide(view: View, places: Places, memory: Memory, *, replicas: int, now: fl
         memory = Memory(view.signature, now)
     try:
         promotions = place(_seats(view, places), replicas).promotions
-    except PlacementError as error:
+    except Refusal as error:
         return Decision(error.problem, memory)
     if not promotions:
         return Decision("primaries are spread", memory)

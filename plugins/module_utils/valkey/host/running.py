@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
-    ConfigError,
     refused_for_ever,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import LocalServer, ReplyError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import LocalServer
 
 # File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
 CLOCK_GRAIN = 0.05
@@ -75,15 +75,15 @@ class Server:
         """Connect and log in.
 
         Parameters: socket, path of its Unix socket; run_dir, folder of what is remembered; passwords, of which the server
-        takes one. Raises NotRunningError, ConfigError.
+        takes one. Raises ConnectionRefusedError where nobody listens, Refusal.
         """
         self.where = f"valkey {port}"
         self._link = LocalServer(socket)
         try:
             self._link.login(username, passwords)
-        except ReplyError as error:
+        except Refusal as error:
             remedy = "Name the password that the server still has in valkey_previous_passwords"
-            raise ConfigError(self.where, f"user {username} cannot log in ({error})", remedy) from error
+            raise Refusal(f"{self.where}: user {username} cannot log in ({error})", remedy) from error
         self._memory_path = os.path.join(run_dir, f"{port}.json")
         info = self._link.info("server")
         self.version = info["valkey_version"]
@@ -121,23 +121,23 @@ class Server:
         return digest("\n".join(self._link.call("ACL", "LIST")))
 
     def load_acl(self) -> bool:
-        """Make the server load its ACL file; return whether that changed its users. Raises ReplyError."""
+        """Make the server load its ACL file; return whether that changed its users. Raises Refusal."""
         before = self.acl_digest()
         self._link.call("ACL", "LOAD")
         return self.acl_digest() != before
 
     def set_live(self, settings: dict[str, str]) -> list[str]:
-        """Set settings in one step; return names that the server can only change at its start. Raises ConfigError."""
+        """Set settings in one step; return names that the server can only change at its start. Raises Refusal."""
         refused: list[str] = []
         while wanted := {name: value for name, value in settings.items() if name not in refused}:
             try:
                 self._link.call("CONFIG", "SET", *(word for pair in wanted.items() for word in pair))
                 break
-            except ReplyError as error:
+            except Refusal as error:
                 name = refused_for_ever(str(error))
                 if name not in wanted:
-                    raise ConfigError(
-                        self.where, str(error), "Correct the value; the server keeps its settings"
+                    raise Refusal(
+                        f"{self.where}: {error}", "Correct the value; the server keeps its settings"
                     ) from error
                 refused.append(name)
         return refused

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import cluster, healing, shape, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import cluster, shape, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import (
     Cluster,
-    ClusterError,
     Disagreement,
     members,
     settled,
+    unsettled,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -26,10 +27,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migrat
     Outcome,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving import atomic, engines, room
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import PlacementError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Plan, States
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, SlotPlanError
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 
 ROUNDS = 8
 # In which servers that disagree about an owner hear of each other.
@@ -47,17 +46,7 @@ MOVE_OPTIONS: dict[str, Any] = {
     "wait_timeout": {"type": "float", "default": 120.0},
 }
 
-FAILURES = (
-    healing.HealingError,
-    engines.WayError,
-    room.RoomError,
-    ValkeyError,
-    ClusterError,
-    PlacementError,
-    SlotPlanError,
-    shape.ShapeError,
-    TopologyError,
-)
+FAILURES = (Refusal, ValkeyError)
 
 
 class Planning(Protocol):
@@ -167,7 +156,7 @@ class Converger:
             return states, planner, plan
 
     def _check(self, states: States, planner: Planning, plan: Plan) -> None:
-        """Refuse what could not be carried out, before anything is touched. Raises ShapeError, WayError, RoomError."""
+        """Refuse what could not be carried out, before anything is touched. Raises Refusal."""
         shape.check_versions(plan, states, planner.names)
         servers = {state.id: state.server for state in states.values()}
         versions = {node: server.version for node, server in servers.items()}
@@ -202,7 +191,7 @@ class Converger:
             if not self._act(states, planner, plan):
                 return self.cluster.observe(), planner
         left = f"still to do: {', '.join(plan.lines(planner.names)[:5])}"
-        raise ClusterError(0.0, [Disagreement(self.cluster.endpoints[0], left)])
+        raise unsettled(0.0, [Disagreement(self.cluster.endpoints[0], left)])
 
     def _await_jobs(self) -> None:
         """Let migrations end that an interrupted run or another tool began: they change what has to be planned."""

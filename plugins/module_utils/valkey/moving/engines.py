@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import Context, Outcome, Progress
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.atomic import (
     FIRST_VERSION,
@@ -18,17 +19,13 @@ ATOMIC = "atomic"
 WAYS = (AUTO, KEYS, ATOMIC)
 
 
-class WayError(ValueError):
-    """The wished way does not exist for these servers."""
-
-
 def check(moves: Sequence[Move], versions: Mapping[str, tuple[int, ...]], names: Mapping[str, str], way: str) -> None:
-    """Refuse a way that a server of these moves does not know. versions and names: by id. Raises WayError."""
+    """Refuse a way that a server of these moves does not know. versions and names: by id. Raises Refusal."""
     involved = {node for move in moves for node in (move.source, move.target)}
     old = sorted((names.get(node, node), versions[node]) for node in involved if versions[node] < FIRST_VERSION)
     if way == ATOMIC and old:
         found = ", ".join(f"{name} has {'.'.join(map(str, version))}" for name, version in old)
-        raise WayError(
+        raise Refusal(
             f"migration atomic needs Valkey {FIRST_VERSION[0]}.{FIRST_VERSION[1]} or later, but {found}."
             " Use auto or keys, or upgrade"
         )

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server
-
-
-class RoomError(ValueError):
-    """Data that has no room. problem: where and how much; remedy: what to change."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ def limited(moves: Iterable[Move], servers: Mapping[str, Server]) -> list[Move]:
 
 
 def check(loads: Sequence[Load], servers: Mapping[str, Server], names: Mapping[str, str]) -> None:
-    """Raise RoomError when a server would have to hold more than its `maxmemory`.
+    """Raise Refusal when a server would have to hold more than its `maxmemory`.
 
     servers: by id. A key is taken to be as large as its server's keys are on the average.
     """
@@ -52,7 +44,7 @@ def check(loads: Sequence[Load], servers: Mapping[str, Server], names: Mapping[s
         f" (maxmemory {mebibytes(servers[node].max_memory)})"
         for node, (size, room) in sorted(missing.items(), key=lambda item: names.get(item[0], item[0]))
     )
-    raise RoomError(
+    raise Refusal(
         f"no room for the data: {found}",
         "Raise maxmemory, add nodes or keep more of them; check_room false moves all the same and lets the servers evict or refuse",
     )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Node, Server, View
@@ -40,15 +41,6 @@ _SECRETS = re.compile(r"pass|auth$|masterauth|primaryauth|requirepass")
 _HEADER = re.compile(rb"(?:REDIS(\d{4})|VALKEY(\d{3}))")
 END_BYTES = 9
 _END = 0xFF
-
-
-class BackupError(Exception):
-    """A backup that can't be made. problem: what was found; remedy: what to do."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -104,7 +96,7 @@ def choose(view: View, servers: Mapping[str, Server], wish: str) -> tuple[Giver,
     """Return who gives the file of each shard, in the order of slots.
 
     Parameters: servers, what INFO says of each node that answers, by id; wish, AUTO takes a replica that has caught up and the
-    primary where there is none, PRIMARY and REPLICA take nothing else. Raises BackupError.
+    primary where there is none, PRIMARY and REPLICA take nothing else. Raises Refusal.
     """
     return tuple(Giver(node.slots, node, _source(view, servers, node, wish)) for node in view.primaries)
 
@@ -112,7 +104,7 @@ def choose(view: View, servers: Mapping[str, Server], wish: str) -> tuple[Giver,
 def _source(view: View, servers: Mapping[str, Server], primary: Node, wish: str) -> Node:
     leader = servers.get(primary.id)
     if leader is None:
-        raise BackupError(
+        raise Refusal(
             f"{primary.endpoint} (slots {ranges.text(primary.slots)}) does not answer",
             "Repair it, or let a replica lead",
         )
@@ -122,7 +114,7 @@ def _source(view: View, servers: Mapping[str, Server], primary: Node, wish: str)
     if fit:
         return max(fit, key=lambda node: (servers[node.id].offset, node.id))
     if wish == REPLICA:
-        raise BackupError(
+        raise Refusal(
             f"no replica of {primary.endpoint} is linked and within {READY_LAG} bytes of it",
             "Wait until one has caught up, or set source to auto",
         )

@@ -8,6 +8,7 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -16,15 +17,14 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_take import Wish, take
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import TopologyError
 
 ROOM = 64 << 20
 
 
 def run(context: Context, job: Job) -> Result:
-    """Make a backup. Raises BackupError of the program."""
+    """Make a backup. Raises Refusal."""
     if connection.library is None:
-        raise contexts.BackupError("this host has neither python3-redis nor python3-valkey. Run site.yml.")
+        raise Refusal("this host has neither python3-redis nor python3-valkey. Run site.yml.")
     config = context.section("valkey")
     contexts.require_space(context.backup_dir, ROOM, "a backup of Valkey")
     try:
@@ -38,10 +38,10 @@ def run(context: Context, job: Job) -> Result:
             rate=float(job.rate) or None,
         )
         taken = take(wish, options_of(config))
-    except (backup.BackupError, ValkeyError, TopologyError) as error:
-        raise contexts.BackupError(str(error)) from error
+    except ValkeyError as error:
+        raise Refusal(str(error)) from error
     except OSError as error:
-        raise contexts.BackupError(f"{context.backup_dir}: {error}. Nothing was kept of this backup.") from error
+        raise Refusal(f"{context.backup_dir}: {error}. Nothing was kept of this backup.") from error
     held = taken.manifest.position["held_ms"]
     message = f"{wish.kind} backup {taken.manifest.label}, writes held {held} ms"
     return Result(message, {backup.ENGINE: [taken.manifest.label]}, taken.manifest.bytes)

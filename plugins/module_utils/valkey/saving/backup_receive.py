@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.throttle import Bucket
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_stream import (
     Received,
     ReplicaStream,
@@ -30,12 +30,12 @@ class Space:
         self._left = 0
 
     def reserve(self, size: int) -> None:
-        """Take room for a file. Raises BackupError where there is none."""
+        """Take room for a file. Raises Refusal where there is none."""
         with self._lock:
             state = os.statvfs(self._folder)
             free = state.f_bavail * state.f_frsize
             if free - self._left - size < SPARE_BYTES:
-                raise BackupError(
+                raise Refusal(
                     f"{os.path.dirname(self._folder)} has {free >> 20} MiB free; this file needs {size >> 10} KiB, the others"
                     f" {self._left >> 10} KiB, and {SPARE_BYTES >> 20} MiB stay free",
                     "Nothing was kept of this backup. Free space, or name another backup_dir",

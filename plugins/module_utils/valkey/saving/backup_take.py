@@ -16,6 +16,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import digest, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Command,
@@ -28,7 +29,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     checked,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import BackupError, Fork, Giver
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import Fork, Giver
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup_receive import (
     Received,
     Receivers,
@@ -98,7 +99,7 @@ class Cut:
 
 
 def look(fleet: Fleet, nodes: Sequence[Endpoint]) -> tuple[View, Endpoint]:
-    """Return the cluster as the first member that answers sees it, and that member. Raises BackupError."""
+    """Return the cluster as the first member that answers sees it, and that member. Raises Refusal."""
     errors = []
     for endpoint in nodes:
         try:
@@ -106,7 +107,7 @@ def look(fleet: Fleet, nodes: Sequence[Endpoint]) -> tuple[View, Endpoint]:
         except UnreachableError as error:
             fleet.drop(endpoint)
             errors.append(str(error))
-    raise BackupError(f"no member of the cluster answers: {'; '.join(errors)}", "Repair one, or name others")
+    raise Refusal(f"no member of the cluster answers: {'; '.join(errors)}", "Repair one, or name others")
 
 
 @dataclass
@@ -145,19 +146,19 @@ class Taking:
         return self._entry if node.myself else Endpoint(node.address, node.port)
 
     def plan(self) -> tuple[View, tuple[Giver, ...]]:
-        """Wait until the cluster can be backed up, and return it with who gives the files. Raises BackupError, ValkeyError."""
+        """Wait until the cluster can be backed up, and return it with who gives the files. Raises Refusal, ValkeyError."""
         deadline = time.monotonic() + self.wish.wait
         while True:
             try:
                 view, givers, problem = self._plan()
-            except (BackupError, UnreachableError) as error:
+            except (Refusal, UnreachableError) as error:
                 if time.monotonic() > deadline:
                     raise
                 problem, givers = str(error), ()
             if not problem:
                 return view, givers
             if time.monotonic() > deadline:
-                raise BackupError(
+                raise Refusal(
                     f"the cluster was not ready within {self.wish.wait:.0f} s: {problem}",
                     "Nothing was written. Repair it, see holdfast.persistence.check, and run again",
                 )
@@ -369,7 +370,7 @@ class Taken:
 def take(wish: Wish, options: Options) -> Taken:
     """Make a backup. Only for who holds the engine's lock.
 
-    Raises BackupError, ValkeyError, OSError; nothing that looks like a backup is left then.
+    Raises Refusal, ValkeyError, OSError; nothing that looks like a backup is left then.
     """
     with contextlib.closing(Taking(wish, options)) as taking:
         store.sweep(wish.backup_dir, backup.ENGINE)
@@ -379,7 +380,7 @@ def take(wish: Wish, options: Options) -> Taken:
             taken, problem = _attempt(taking, view, givers, attempt)
             if taken is not None:
                 return taken
-        raise BackupError(
+        raise Refusal(
             f"in {ATTEMPTS} attempts no moment was found at which all shards could be cut; the last time {problem}",
             "Nothing was kept. Raise max_pause, or look whether somebody else pauses clients or moves slots",
         )
@@ -434,7 +435,7 @@ def _aof(work: _Work, streams: Streams) -> Brought:
         stream.ask()
     for stream in streams.all:
         if not stream.forked(wish.wait):
-            raise BackupError(f"{stream.endpoint} did not begin a copy within {wish.wait:.0f} s", "See its log")
+            raise Refusal(f"{stream.endpoint} did not begin a copy within {wish.wait:.0f} s", "See its log")
     with Receivers(streams.named(work.givers), work.folder, wish.rate, follow=True) as receivers:
         receivers.copied()
         cut, problem = work.taking.end(work.givers, receivers.until)
@@ -445,11 +446,11 @@ def _aof(work: _Work, streams: Streams) -> Brought:
 
 
 def _manifest(work: _Work, cut: Cut, received: Mapping[str, Sequence[Received]]) -> Manifest:
-    """Return the manifest of files that are there. Raises BackupError."""
+    """Return the manifest of files that are there. Raises Refusal."""
     taking, view, givers, folder = work.taking, work.view, work.givers, work.folder
     problem = backup.uncovered(giver.slots for giver in givers)
     if problem:
-        raise BackupError(problem, "Nothing was kept. Run again")
+        raise Refusal(problem, "Nothing was kept. Run again")
     declared = os.path.join(folder, backup.SERVERS_FILE)
     replace_file(declared, json.dumps(taking.declarations(givers), indent=1) + "\n", mode=0o600)
     brought = [(item.path, item.bytes, item.sha256) for items in received.values() for item in items]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
@@ -29,15 +30,6 @@ MEMORY_FACTOR = 1.2
 EXPIRY_SLACK = 2000
 
 
-class RestoreError(Exception):
-    """A restore that can't be made or went wrong. problem: what was found; remedy: what to do."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}. {remedy}")
-        self.problem = problem
-        self.remedy = remedy
-
-
 @dataclass(frozen=True)
 class Shard:
     """One shard of a backup: its file below the backup's folder, its slots, the keys that it had and the memory they took."""
@@ -55,7 +47,7 @@ class Shard:
 
 
 def shards_of(manifest: Manifest) -> tuple[Shard, ...]:
-    """Return the shards of a backup, each slot in exactly one of them. Raises RestoreError."""
+    """Return the shards of a backup, each slot in exactly one of them. Raises Refusal."""
     try:
         found = tuple(
             Shard(
@@ -68,7 +60,7 @@ def shards_of(manifest: Manifest) -> tuple[Shard, ...]:
             for item in manifest.position["shards"]
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise RestoreError(
+        raise Refusal(
             f"{manifest.label}: its manifest does not say which file has which slots ({error!r})",
             "Restore another backup",
         ) from error
@@ -78,7 +70,7 @@ def shards_of(manifest: Manifest) -> tuple[Shard, ...]:
     if lost:
         problem = f"{', '.join(lost)} is not among its files"
     if problem:
-        raise RestoreError(f"{manifest.label}: {problem}", "Restore another backup")
+        raise Refusal(f"{manifest.label}: {problem}", "Restore another backup")
     return found
 
 
@@ -193,12 +185,12 @@ def dump_state(state: State) -> dict[str, Any]:
 
 
 def load_state(content: Mapping[str, Any]) -> State:
-    """Return a state from plain data. Raises RestoreError where it is none."""
+    """Return a state from plain data. Raises Refusal where it is none."""
     try:
         parts = {name: Part(**part) for name, part in content["parts"].items()}
         return State(**{**content, "cluster": tuple(content["cluster"]), "parts": parts})
     except (KeyError, TypeError, AttributeError) as error:
-        raise RestoreError(f"the state of the last restore can't be understood: {error!r}", "Delete it") from error
+        raise Refusal(f"the state of the last restore can't be understood: {error!r}", "Delete it") from error
 
 
 def is_same(state: State | None, label: str, members: Iterable[str]) -> bool:

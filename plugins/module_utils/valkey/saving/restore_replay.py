@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Client,
     Endpoint,
@@ -21,7 +22,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.keywise import authentication
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.reading import Value, raw, read
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import restore
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import Part, RestoreError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import Part
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import View
 
 SCAN = 1000
@@ -64,7 +65,7 @@ class Replay:
         self._target = Target.of(look())
 
     def run(self, part: Part, databases: Sequence[int], over: Callable[[], bool], keep: Callable[[Part], None]) -> Part:
-        """Write keys from where part is; over says when to stop, keep gets each step. Raises RestoreError, ValkeyError."""
+        """Write keys from where part is; over says when to stop, keep gets each step. Raises Refusal, ValkeyError."""
         if not part.begun:
             part = replace(part, begun=True, database=databases[0] if databases else 0)
         for database in [number for number in databases if number >= part.database]:
@@ -84,7 +85,7 @@ class Replay:
         return replace(part, done=True)
 
     def _send(self, keys: Sequence[bytes], database: int) -> None:
-        """Have the server send keys to their owners. Raises RestoreError when it can't for long."""
+        """Have the server send keys to their owners. Raises Refusal when it can't for long."""
         left = list(keys)
         for attempt in range(RETRIES):
             groups = restore.by_owner(left, self._target.owners)
@@ -96,7 +97,7 @@ class Replay:
                 return
             lasting = [str(error) for error in failed.values() if not _passes(error)]
             if lasting or attempt == RETRIES - 1:
-                raise RestoreError(
+                raise Refusal(
                     f"a server did not take keys: {(lasting or [str(next(iter(failed.values())))])[0]}",
                     "Run again when it is repaired: the restore goes on where it was",
                 )

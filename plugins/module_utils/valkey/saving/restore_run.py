@@ -14,6 +14,7 @@ from threading import Event, Lock
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
@@ -27,7 +28,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import (
     Part,
-    RestoreError,
     Shard,
     State,
 )
@@ -84,11 +84,11 @@ class Restoring:
     # What there is.
 
     def look(self) -> View:
-        """Return the cluster, which has to be whole. Raises RestoreError, ValkeyError, BackupError."""
+        """Return the cluster, which has to be whole. Raises Refusal, ValkeyError."""
         view, _entry = backup_take.look(self.fleet, self.wish.nodes)
         problem = backup.unready([view])
         if problem:
-            raise RestoreError(f"the cluster can't take keys: {problem}", "Repair it, then run again")
+            raise Refusal(f"the cluster can't take keys: {problem}", "Repair it, then run again")
         return view
 
     def look_alone(self, fleet: Fleet) -> Callable[[], View]:
@@ -97,7 +97,7 @@ class Restoring:
         def look() -> View:
             view, _entry = backup_take.look(fleet, self.wish.nodes)
             if view.unassigned:
-                raise RestoreError("slots have no owner", "Repair the cluster, then run again: it goes on where it was")
+                raise Refusal("slots have no owner", "Repair the cluster, then run again: it goes on where it was")
             return view
 
         return look
@@ -116,7 +116,7 @@ class Restoring:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise RestoreError(f"{self._path} can't be understood: {error}", "Delete it") from error
+            raise Refusal(f"{self._path} can't be understood: {error}", "Delete it") from error
 
     def keep(self, state: State) -> State:
         """Write down how far it is."""
@@ -130,20 +130,20 @@ class Restoring:
             os.unlink(self._path)
 
     def found(self, label: str, *, deep: bool) -> store.Found:
-        """Return the backup, whole. deep: its files are read and compared with their digests. Raises RestoreError."""
+        """Return the backup, whole. deep: its files are read and compared with their digests. Raises Refusal."""
         known = store.labels(self.wish.backup_dir, backup.ENGINE)
         if not label:
             good = [item for item in store.read(self.wish.backup_dir, backup.ENGINE) if not item.problems]
             if not good:
-                raise RestoreError(f"{self.wish.backup_dir} has no good backup of Valkey", "Make one, or fetch a copy")
+                raise Refusal(f"{self.wish.backup_dir} has no good backup of Valkey", "Make one, or fetch a copy")
             label = good[-1].label
         if label not in known:
-            raise RestoreError(
+            raise Refusal(
                 f"there is no backup {label} in {self.wish.backup_dir}", f"There are {', '.join(known[-10:]) or 'none'}"
             )
         found = store.look(self.wish.backup_dir, backup.ENGINE, label, deep=deep)
         if found.problems or found.manifest is None:
-            raise RestoreError(
+            raise Refusal(
                 f"{found.path} is not what was written: {'; '.join(found.problems)}",
                 "Nothing was changed. Restore another backup, or fetch a good copy of this one",
             )
@@ -152,20 +152,20 @@ class Restoring:
     # What to do.
 
     def plan(self) -> tuple[State, Manifest, View]:
-        """Return where a restore begins or goes on. Raises RestoreError where none can, before anything is changed."""
+        """Return where a restore begins or goes on. Raises Refusal where none can, before anything is changed."""
         last = self.state()
         view = self.look()
         members = [node.id for node in view.members]
         label = self.wish.label or (last.label if last and last.reached != restore.DONE else "")
         going_on = restore.is_same(last, label, members)
         if last and last.reached != restore.DONE and not going_on:
-            raise RestoreError(
+            raise Refusal(
                 f"a restore of {last.label} is unfinished ({self._path})",
                 f"Finish it (label {last.label}), or go back (action back), before another one",
             )
         found = self.found(label, deep=not going_on)
         if found.manifest is None:
-            raise RestoreError(f"{found.path} has no manifest any more", "Name another backup by its label")
+            raise Refusal(f"{found.path} has no manifest any more", "Name another backup by its label")
         servers = self.servers(view)
         problem = restore.versions_problem(
             found.manifest.versions["valkey"],
@@ -173,13 +173,13 @@ class Restoring:
             {view.by_id[node].endpoint: server.version for node, server in servers.items()},
         )
         if problem:
-            raise RestoreError(problem, "Nothing was changed. Restore into servers that are not older")
+            raise Refusal(problem, "Nothing was changed. Restore into servers that are not older")
         if going_on and last is not None:
             return last, found.manifest, view
         self._require_memory(restore.shards_of(found.manifest), view, servers)
         keys = sum(server.keys for server in servers.values())
         if keys and self.wish.existing == restore.REFUSE:
-            raise RestoreError(
+            raise Refusal(
                 f"the cluster holds {keys} keys",
                 "Nothing was changed. Restore into an empty cluster, or say what becomes of them: existing replace or flush",
             )
@@ -192,13 +192,13 @@ class Restoring:
         bound = [server.max_memory for server in servers.values()]
         used = 0 if self.wish.existing == restore.FLUSH else sum(server.used_memory for server in servers.values())
         if all(bound) and used + wanted > sum(bound):
-            raise RestoreError(
+            raise Refusal(
                 f"the data takes {wanted >> 20} MiB, {used >> 20} MiB are in use, and maxmemory of all"
                 f" {len(view.primaries)} primaries is {sum(bound) >> 20} MiB",
                 "Nothing was changed. Raise maxmemory or add shards",
             )
         if not restore.at_once([shard.memory for shard in shards], available_memory(), 1):
-            raise RestoreError(
+            raise Refusal(
                 f"the largest shard takes {max(shard.memory for shard in shards) >> 20} MiB, this host has"
                 f" {available_memory() >> 20} MiB of memory available",
                 "Nothing was changed. Restore from a host with more memory",
@@ -209,7 +209,7 @@ class Restoring:
         return self.wish.budget is not None and time.monotonic() - self._begin >= self.wish.budget
 
     def run(self) -> Progress:
-        """Restore until all is there or the time is used up. Raises RestoreError, BackupError, ValkeyError, OSError."""
+        """Restore until all is there or the time is used up. Raises Refusal, ValkeyError, OSError."""
         state, manifest, view = self.plan()
         shards = restore.shards_of(manifest)
         total = sum(shard.keys for shard in shards)
@@ -245,32 +245,32 @@ class Restoring:
         self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "FLUSHALL")
 
     def _count(self, state: State) -> None:
-        """Compare the number of keys without an end with what was read. Raises RestoreError where keys are missing."""
+        """Compare the number of keys without an end with what was read. Raises Refusal where keys are missing."""
         view = self.look()
         found = self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "INFO", "keyspace")
         lasting = sum(keys - ends for text in found.values() for keys, ends in restore_source.spaces(text).values())
         lost = restore.lost_keys(state, lasting)
         if lost:
-            raise RestoreError(
+            raise Refusal(
                 f"{lost} keys without an end are missing in the cluster that the backup has",
                 "Look who deletes keys there, empty the cluster and restore again",
             )
 
     def begun(self) -> State:
-        """Return the restore that was begun last. Raises RestoreError where none was."""
+        """Return the restore that was begun last. Raises Refusal where none was."""
         state = self.state()
         if state is None:
-            raise RestoreError(f"no restore was begun from {self.wish.backup_dir}", "There is nothing to go back from")
+            raise Refusal(f"no restore was begun from {self.wish.backup_dir}", "There is nothing to go back from")
         return state
 
     def back(self) -> State:
         """Undo the last restore. Returns what is to be restored then: the backup of what was there, if there was anything.
 
-        Raises RestoreError where there is nothing to undo.
+        Raises Refusal where there is nothing to undo.
         """
         state = self.begun()
         if state.returning and state.reached == restore.DONE:
-            raise RestoreError("the cluster went back already", "Restore the backup that you want by its label")
+            raise Refusal("the cluster went back already", "Restore the backup that you want by its label")
         if not state.returning:
             state = self._undone(state)
         self.wish = replace(self.wish, label=state.label)
@@ -280,7 +280,7 @@ class Restoring:
         self.stop_sources(state.label)
         view = self.look()
         if not set(state.cluster).intersection(node.id for node in view.members):
-            raise RestoreError(f"the restore of {state.label} went into another cluster", "Name a member of that one")
+            raise Refusal(f"the restore of {state.label} went into another cluster", "Name a member of that one")
         written = state.reached in (restore.READY, restore.DONE) or state.existing == restore.FLUSH
         if written and state.before:
             # What was there comes back as a restore of its own, that may be interrupted like any other.
@@ -365,7 +365,7 @@ class _Crew:
                 return
             compared, wrong = replay.compare(wish.compare, sorted(spaces))
             if wrong:
-                raise RestoreError(
+                raise Refusal(
                     f"{len(wrong)} of {compared} keys of {shard.file} read otherwise in the cluster, {wrong[0]} among them",
                     "Look who writes there, empty the cluster and restore again",
                 )
@@ -381,10 +381,10 @@ class _Crew:
 
 
 def _check_loaded(shard: Shard, kind: str, part: Part, spaces: Mapping[int, tuple[int, int]]) -> None:
-    """Compare what was loaded with what the servers had. Raises RestoreError."""
+    """Compare what was loaded with what the servers had. Raises Refusal."""
     there = part.loaded + part.expired
     ends = any(number for _keys, number in spaces.values())
     # Between the files of an append-only file and the moment of the backup keys came to their end.
     exact = kind == backup.RDB or not ends
     if there > shard.keys or (exact and there != shard.keys):
-        raise RestoreError(f"{shard.file} has {there} keys, its servers had {shard.keys}", "Restore another backup")
+        raise Refusal(f"{shard.file} has {there} keys, its servers had {shard.keys}", "Restore another backup")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Client,
@@ -21,7 +22,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     ValkeyError,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import RestoreError, Shard
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import Shard
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_info
 
 RUN_DIR = "/run/holdfast"
@@ -51,16 +52,16 @@ class SourceClient(Client):
 
 
 def version(program: str = SERVER) -> tuple[int, ...]:
-    """Return the version of this host's server program. Raises RestoreError."""
+    """Return the version of this host's server program. Raises Refusal."""
     try:
         told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise RestoreError(
+        raise Refusal(
             f"{program} can't be run on this host: {error}", "Install valkey-server; site.yml does"
         ) from error
     match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", told)
     if not match:
-        raise RestoreError(f"{program} --version says {told.strip()!r}", "Install valkey-server")
+        raise Refusal(f"{program} --version says {told.strip()!r}", "Install valkey-server")
     return tuple(int(part) for part in match.groups())
 
 
@@ -82,7 +83,7 @@ class Source:
         self._socket = os.path.join(self._home, "s")
 
     def client(self) -> SourceClient:
-        """Return a connection, the server loads or serves. Starts it where it does not run. Raises RestoreError."""
+        """Return a connection, the server loads or serves. Starts it where it does not run. Raises Refusal."""
         with contextlib.suppress(ValkeyError):
             return SourceClient(self._socket)
         self._prepare()
@@ -92,7 +93,7 @@ class Source:
             with contextlib.suppress(ValkeyError):
                 return SourceClient(self._socket)
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RestoreError(f"the server for {self.shard.file} did not start: {self.log()}", "See the message")
+                raise Refusal(f"the server for {self.shard.file} did not start: {self.log()}", "See the message")
             time.sleep(POLL)
 
     def log(self) -> str:
@@ -104,13 +105,13 @@ class Source:
             return "it left no log"
 
     def wait(self, client: Client, seconds: float | None) -> bool:
-        """Wait until the file is loaded, for seconds at most. Returns whether it is. Raises RestoreError."""
+        """Wait until the file is loaded, for seconds at most. Returns whether it is. Raises Refusal."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             try:
                 info = parse_info(client.call("INFO", "persistence"))
             except ValkeyError as error:
-                raise RestoreError(
+                raise Refusal(
                     f"{self.shard.file} could not be loaded: {self.log()}", "Restore another backup"
                 ) from error
             if info["loading"] == "0":

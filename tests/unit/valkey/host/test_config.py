@@ -6,8 +6,8 @@ import re
 import shlex
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host import config
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ def test_later_lines_win_but_save_points_add_up_until_the_empty_one():
 
 
 def test_an_open_quote_names_file_and_line():
-    with pytest.raises(ConfigError, match=r"x.conf, line 2: cannot read 'dir \"/a'"):
+    with pytest.raises(Refusal, match=r"x.conf, line 2: cannot read 'dir \"/a'"):
         config.parse_config('port 0\ndir "/a\n', "x.conf")
 
 
@@ -177,7 +177,7 @@ def test_shares_never_exceed_the_fraction(total, fraction, open_instances):
     fixed = dict.fromkeys(range(7001, 7001 + open_instances))
     try:
         shares = config.share_memory(total, fraction, fixed)
-    except ConfigError:
+    except Refusal:
         assert total * fraction / open_instances < 2 * (16 << 20)
         return
     assert sum(shares.values()) <= total * fraction
@@ -185,22 +185,22 @@ def test_shares_never_exceed_the_fraction(total, fraction, open_instances):
 
 
 def test_more_memory_than_the_host_has_is_refused():
-    with pytest.raises(ConfigError, match="the host has 1073741824"):
+    with pytest.raises(Refusal, match="the host has 1073741824"):
         config.share_memory(GIB, 0.5, {7001: GIB, 7002: 1})
-    with pytest.raises(ConfigError, match="valkey_memory_fraction: 0 bytes are left for the 1 instances"):
+    with pytest.raises(Refusal, match="valkey_memory_fraction: 0 bytes are left for the 1 instances"):
         config.share_memory(GIB, 0.5, {7001: GIB, 7002: None})
 
 
 @pytest.mark.parametrize("ports", [[7001, 7001], [7001, 17001], [80], [55536], [2000, 12000]])
 def test_ports_that_cannot_be(ports):
-    with pytest.raises(ConfigError, match=re.escape("valkey_instances: port ")):
+    with pytest.raises(Refusal, match=re.escape("valkey_instances: port ")):
         config.check_ports(ports)
     config.check_ports([7001, 7002, 55535])
 
 
 def test_instances_that_would_share_files_are_refused():
     config.check_apart({1: {"dir": "/a", "unixsocket": "/x"}, 2: {"dir": "/b", "unixsocket": "/y"}})
-    with pytest.raises(ConfigError, match=r"several instances have dir /a\. Put \{port\}"):
+    with pytest.raises(Refusal, match=r"several instances have dir /a\. Put \{port\}"):
         config.check_apart({1: {"dir": "/a", "unixsocket": "/x"}, 2: {"dir": "/a", "unixsocket": "/y"}})
 
 

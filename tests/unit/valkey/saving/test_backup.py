@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import digest, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup, restore
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.backup import Fork
@@ -51,12 +52,12 @@ def test_a_replica_that_has_caught_up_gives_the_file():
 )
 def test_one_that_has_not_does_not(replica):
     assert sources(backup.AUTO, replica) == [A, B, C]
-    with pytest.raises(backup.BackupError, match="no replica of"):
+    with pytest.raises(Refusal, match="no replica of"):
         sources(backup.REPLICA, replica)
 
 
 def test_a_primary_that_does_not_answer_ends_it():
-    with pytest.raises(backup.BackupError, match=r"198\.18\.0\.2:7001 \(slots 5461-10922\) does not answer"):
+    with pytest.raises(Refusal, match=r"198\.18\.0\.2:7001 \(slots 5461-10922\) does not answer"):
         backup.choose(VIEW, {A: server(), C: server()}, backup.AUTO)
 
 
