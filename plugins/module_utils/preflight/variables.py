@@ -163,12 +163,12 @@ def bad_values(inventory: Inventory) -> Iterator[Problem]:
     for host in inventory.hosts:
         for name in sorted(host.given & inventory.collection.options.keys() & host.variables.keys()):
             option = inventory.collection.options[name]
-            for message in spec_errors(name, host.value(name), option):
+            for message in spec_errors(name, masked(host.value(name), option), option):
                 yield Problem(
                     rule="bad_value",
                     hosts=(host.name,),
                     subject=name,
-                    found="a secret of the wrong type" if _holds_secrets(option) else message,
+                    found="a secret of the wrong type" if _is_secret(name, option) else message,
                     allowed=_allowed(option),
                     remedy=f"correct {name}",
                 )
@@ -178,6 +178,22 @@ def spec_errors(name: str, value: Any, option: Mapping[str, Any]) -> list[str]:
     """Return what the argument specification of one variable finds wrong with a value, unknown keys apart."""
     result = ArgumentSpecValidator({name: _for_validator(option)}).validate({name: value})
     return [error.msg for error in result.errors if not isinstance(error, UnsupportedError)]
+
+
+def masked(value: Any, option: Mapping[str, Any]) -> Any:
+    """Return a value with every secret in it replaced by a placeholder of the same type, so that messages about it show none.
+
+    Parameters: value, as the inventory has it; option, its specification.
+    """
+    if isinstance(value, list):
+        return [masked(item, option) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    known = option.get("options") or {}
+    return {
+        key: type(inner)() if _is_secret(str(key), known.get(key, {})) else masked(inner, known.get(key, {}))
+        for key, inner in value.items()
+    }
 
 
 def _for_validator(option: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,9 +212,8 @@ def _allowed(option: Mapping[str, Any]) -> str:
     return f"{text}, one of {', '.join(map(str, option['choices']))}" if option.get("choices") else text
 
 
-def _holds_secrets(option: Mapping[str, Any]) -> bool:
-    inner = option.get("options") or {}
-    return bool(option.get("no_log")) or any(_SECRET_NAME.search(key) or _holds_secrets(inner[key]) for key in inner)
+def _is_secret(name: str, option: Mapping[str, Any]) -> bool:
+    return bool(option.get("no_log") or _SECRET_NAME.search(name))
 
 
 def secrets(inventory: Inventory) -> Iterator[Problem]:
@@ -230,7 +245,7 @@ def _secret_values(
             around = tuple(str(item[key]) for key in ("name", "user", "username") if item.get(key))
             for key, inner in item.items():
                 yield from _secret_values(f"{place}.{key}", inner, known.get(key, {}), (*names, *around))
-    elif option.get("no_log") or _SECRET_NAME.search(own):
+    elif _is_secret(own, option):
         yield path, value, names, option.get("default", None) == "" and not value
 
 

@@ -70,6 +70,21 @@ def test_nothing_can_be_said_against_a_shipped_inventory(read, name):
     assert judge.render([*verdict.problems, *verdict.warnings]) == ""
 
 
+EXAMPLES = sorted((ROOT / "examples").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_no_problem_stands_in_an_example(read, path):
+    verdict = judge.judge(read(path))
+    assert judge.render([*verdict.problems, *verdict.warnings]) == ""
+
+
+def test_every_example_is_told_of():
+    page = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    assert len(EXAMPLES) >= 10
+    assert [path.name for path in EXAMPLES if f"[`{path.name}`]({path.name})" not in page] == []
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [

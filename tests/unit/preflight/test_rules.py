@@ -313,6 +313,12 @@ class TestVariables:
         problem = sample.variables(patroni_users=[{"superuser": "hunter2hunter2"}]).only("bad_value")
         assert "hunter2" not in judge.render([problem])
 
+    def test_what_is_wrong_beside_a_secret_is_said_and_the_secret_is_not(self, sample):
+        repository = {"name": "main", "type": "posix", "passphrase": "hunter2hunter2"}
+        problem = sample.variables(pgbackrest_repositories=[repository]).only("bad_value")
+        assert "one of: host, disk, s3, azure, got: posix" in problem.found
+        assert "hunter2" not in judge.render([problem])
+
     @pytest.mark.parametrize(
         "secret",
         [
