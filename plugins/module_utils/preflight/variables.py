@@ -163,37 +163,47 @@ def bad_values(inventory: Inventory) -> Iterator[Problem]:
     for host in inventory.hosts:
         for name in sorted(host.given & inventory.collection.options.keys() & host.variables.keys()):
             option = inventory.collection.options[name]
-            for message in spec_errors(name, masked(host.value(name), option), option):
+            for place, found, allowed in wrong_places(name, host.value(name), option):
                 yield Problem(
                     rule="bad_value",
                     hosts=(host.name,),
-                    subject=name,
-                    found="a secret of the wrong type" if _is_secret(name, option) else message,
-                    allowed=_allowed(option),
+                    subject=place,
+                    found=found,
+                    allowed=allowed,
                     remedy=f"correct {name}",
                 )
+
+
+def wrong_places(name: str, value: Any, option: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (place, found, allowed) for what an argument specification refuses in a value.
+
+    A variable that may hold secrets shows no value, whichever key that stands under: people put passwords in the wrong place, too.
+    Parameters: name, of the variable; value, as the inventory has it; option, its specification.
+    """
+    errors = spec_errors(name, value, option)
+    if not errors:
+        return []
+    if not _holds_secrets(option):
+        return [(name, message, _allowed(option)) for message in errors]
+    known = option.get("options") or {}
+    places = [
+        (f"{place}.{key}", known[key])
+        for place, item in _items(name, value)
+        for key, inner in item.items()
+        if key in known and spec_errors(str(key), inner, known[key])
+    ]
+    # Names of what is missing are no secret.
+    missing = [message for message in errors if message.startswith("missing required arguments")]
+    return [
+        *((place, "a value that is not shown beside secrets", _allowed(inner)) for place, inner in places),
+        *((name, message, _allowed(option)) for message in missing),
+    ] or [(name, "a secret of the wrong type", _allowed(option))]
 
 
 def spec_errors(name: str, value: Any, option: Mapping[str, Any]) -> list[str]:
     """Return what the argument specification of one variable finds wrong with a value, unknown keys apart."""
     result = ArgumentSpecValidator({name: _for_validator(option)}).validate({name: value})
     return [error.msg for error in result.errors if not isinstance(error, UnsupportedError)]
-
-
-def masked(value: Any, option: Mapping[str, Any]) -> Any:
-    """Return a value with every secret in it replaced by a placeholder of the same type, so that messages about it show none.
-
-    Parameters: value, as the inventory has it; option, its specification.
-    """
-    if isinstance(value, list):
-        return [masked(item, option) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    known = option.get("options") or {}
-    return {
-        key: type(inner)() if _is_secret(str(key), known.get(key, {})) else masked(inner, known.get(key, {}))
-        for key, inner in value.items()
-    }
 
 
 def _for_validator(option: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +220,11 @@ def _allowed(option: Mapping[str, Any]) -> str:
     kind = option.get("type", "str")
     text = f"{kind} of {option['elements']}" if "elements" in option else kind
     return f"{text}, one of {', '.join(map(str, option['choices']))}" if option.get("choices") else text
+
+
+def _holds_secrets(option: Mapping[str, Any]) -> bool:
+    inner = option.get("options") or {}
+    return bool(option.get("no_log")) or any(_SECRET_NAME.search(key) or _holds_secrets(inner[key]) for key in inner)
 
 
 def _is_secret(name: str, option: Mapping[str, Any]) -> bool:

@@ -310,13 +310,13 @@ class TestVariables:
         assert sample.variables(**values).rules() == ["bad_value"]
 
     def test_a_value_that_holds_secrets_is_not_shown(self, sample):
-        problem = sample.variables(patroni_users=[{"superuser": "hunter2hunter2"}]).only("bad_value")
-        assert "hunter2" not in judge.render([problem])
+        problems = sample.variables(patroni_users=[{"superuser": "hunter2hunter2"}]).verdict().problems
+        assert [problem.subject for problem in problems] == ["patroni_users[0].superuser", "patroni_users"]
+        assert "hunter2" not in judge.render(problems)
 
     def test_what_is_wrong_beside_a_secret_is_said_and_the_secret_is_not(self, sample):
-        repository = {"name": "main", "type": "posix", "passphrase": "hunter2hunter2"}
-        problem = sample.variables(pgbackrest_repositories=[repository]).only("bad_value")
-        assert "one of: host, disk, s3, azure, got: posix" in problem.found
+        problem = sample.variables(patroni_users=[{"name": "app", "superuser": "hunter2hunter2"}]).only("bad_value")
+        assert (problem.subject, problem.allowed) == ("patroni_users[0].superuser", "bool")
         assert "hunter2" not in judge.render([problem])
 
     @pytest.mark.parametrize(
