@@ -22,6 +22,7 @@ NAMESPACE, NAME = "holdfast", "persistence"
 DEVELOPMENT = (
     "Makefile",
     "ansible.cfg",
+    "findings/",
     "inventories/lab/",
     "molecule/",
     "pyproject.toml",
