@@ -15,7 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.status import
 
 DISPLAY = Display()
 ANSWERS = ("host", "haproxy", "pgbouncer", *model.ENGINES)
-MORE_ANSWERS = ("asked", "served", "backup")
+MORE_ANSWERS = ("asked", "served", "backup", "programs")
 CHECKS = {"postgresql": "patroni", "valkey": "valkey"}
 
 

@@ -82,9 +82,9 @@ options:
         type: dict
         default: {}
   program:
-    description: Path of the program that runs jobs.
+    description: Path of the program that runs jobs, a file or a folder that Python runs.
     type: path
-    default: /usr/local/lib/holdfast/holdfast-backup
+    default: /usr/local/lib/holdfast/programs/holdfast-backup
   jobs_file:
     description: Path of the file that tells the program of its jobs.
     type: path
@@ -146,6 +146,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, jobs
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.programs.layout import path_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
@@ -283,7 +284,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "jobs": {"type": "list", "elements": "dict", "required": True, "options": options},
-            "program": {"type": "path", "default": "/usr/local/lib/holdfast/holdfast-backup"},
+            "program": {"type": "path", "default": path_of("holdfast-backup")},
             "jobs_file": {"type": "path", "default": "/etc/holdfast/backup-jobs.json"},
             "writable": {"type": "str", "default": ""},
             "unit_dir": {"type": "path", "default": "/etc/systemd/system"},

@@ -91,16 +91,14 @@ reasons:
 import grp
 import os
 import pwd
-import stat
 from collections.abc import Callable
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.disk import read
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import (
     Difference,
     FileWish,
-    Found,
     compare,
     parse_mode,
     show,
@@ -117,39 +115,6 @@ def to_wish(params: dict) -> FileWish:
         raise Refusal(f"{params['path']}: {error}", "Correct the option mode") from error
     owner = params["owner"]
     return FileWish(params["path"], params["content"], owner, params["group"] or owner, mode, params["sensitive"])
-
-
-def read(path: str) -> Found:
-    """Return what is at path."""
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return Found()
-    found: dict[str, Any] = {
-        "owner": _user(status.st_uid),
-        "group": _group(status.st_gid),
-        "mode": stat.S_IMODE(status.st_mode),
-    }
-    if stat.S_ISDIR(status.st_mode):
-        return Found("folder", **found)
-    if not stat.S_ISREG(status.st_mode):
-        return Found("other", **found)
-    with open(path, "rb") as stream:
-        return Found("file", stream.read(), **found)
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def _group(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
 
 
 def ids(wish: FileWish) -> tuple[int, int]:

@@ -146,6 +146,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni import waking
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import (
     Cluster,
     parse_cluster,
@@ -172,20 +173,18 @@ SHORT_SECONDS = 1.0
 class Waker(threading.Thread):
     """Wakes the members that neither lead nor led: one that sleeps until its next turn would keep commits waiting."""
 
-    def __init__(self, module: AnsibleModule, cluster: Cluster, chosen: Plan, loop_wait: Any) -> None:
+    def __init__(self, module: AnsibleModule, cluster: Cluster, chosen: Plan, call: dict[str, Any]) -> None:
         super().__init__(daemon=True)
         self._clients = [
             client_of(module.params, member.api_url.removesuffix("/patroni"))
             for member in cluster.members
-            if member.name not in (chosen.leader, chosen.candidate) and member.api_url and loop_wait is not None
+            if member.name not in (chosen.leader, chosen.candidate) and member.api_url
         ]
-        self._loop_wait = loop_wait
+        self._call = call
 
     def run(self) -> None:
-        """A change of the configuration that changes nothing wakes a member; where that fails it wakes by itself."""
-        for client in self._clients:
-            with contextlib.suppress(PatroniError):
-                client.patch("/config", {"loop_wait": self._loop_wait})
+        """Wake them."""
+        waking.wake(self._clients, self._call)
 
 
 class Request(threading.Thread):
@@ -313,7 +312,7 @@ def switch(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan
     candidate = cluster.member(chosen.candidate)
     base = candidate.api_url if candidate else ""
     new = client_of(module.params, base.removesuffix("/patroni"))
-    waker: Waker | None = Waker(module, cluster, chosen, client.get("/config").get("loop_wait"))
+    waker: Waker | None = Waker(module, cluster, chosen, waking.call_of(client.get("/config")))
     begun = time.monotonic()
     request = Request(client, chosen, module.params["wait"])
     request.start()

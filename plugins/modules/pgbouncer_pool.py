@@ -163,10 +163,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.loc
     is_paused,
     predecessors,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.programs.layout import path_of, start_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 UNIT = "holdfast-pgbouncer-hold.service"
-PROGRAM = "/usr/local/lib/holdfast/pgbouncer/pgbouncer-hold"
+PROGRAM = "pgbouncer-hold"
 FOLDER = "/run/holdfast"
 CONFIG = f"{FOLDER}/pgbouncer-hold.json"
 REPORT = f"{FOLDER}/pgbouncer-hold-report.json"
@@ -226,16 +227,15 @@ def hold_config(params: dict[str, Any], run: str) -> dict[str, Any]:
 def pause(module: AnsibleModule) -> dict[str, Any]:
     """Begin to hold the pools; return the report of the pause."""
     params = module.params
-    if not os.path.exists(PROGRAM):
+    if not os.path.exists(path_of(PROGRAM)):
         module.fail_json(
-            msg=f"{PROGRAM} is missing: run playbooks/site.yml (--tags pgbouncer) first. Nothing was changed."
+            msg=f"{path_of(PROGRAM)} is missing: run playbooks/site.yml (--tags pgbouncer) first. Nothing was changed."
         )
     os.makedirs(FOLDER, mode=0o755, exist_ok=True)
     run = uuid.uuid4().hex
     with open(os.open(CONFIG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         json.dump(hold_config(params, run), stream)
     limit = params["pause_timeout"] + params["hold"] + params["arm"] + SPARE_SECONDS
-    python = module.get_bin_path("python3", required=True)
     code, out, errors = module.run_command(
         [
             module.get_bin_path("systemd-run", required=True),
@@ -245,9 +245,8 @@ def pause(module: AnsibleModule) -> dict[str, Any]:
             "--service-type=notify",
             "--description=Hold PgBouncer's pools for a switchover",
             f"--property=RuntimeMaxSec={limit:g}",
-            f"--property=ExecStopPost={python} {PROGRAM} --release",
-            python,
-            PROGRAM,
+            f"--property=ExecStopPost={' '.join(start_of(PROGRAM))} --release",
+            *start_of(PROGRAM),
         ]
     )
     found = report()

@@ -106,6 +106,11 @@ options:
         type: list
         elements: dict
         default: []
+      programs:
+        description: Results of M(holdfast.persistence.program) with O(holdfast.persistence.program#module:look=true).
+        type: list
+        elements: dict
+        default: []
   checks:
     description: Results of M(holdfast.persistence.ask) with the check modules of engines, one entry for each host.
     type: dict

@@ -47,6 +47,13 @@ options:
     type: list
     elements: path
     default: []
+  starts:
+    description:
+      - Full names of units that this one starts, as a timer does its service. C(systemctl daemon-reload) is done where systemd has not
+        loaded their files as they are on disk, too.
+    type: list
+    elements: str
+    default: []
   no_block:
     description:
       - Do not wait until a start, restart or stop is finished.
@@ -218,6 +225,11 @@ def files_of_unit(name: str) -> tuple[list[str], list[str]]:
     return fragments, [path for path in drop_ins if path != os.devnull]
 
 
+def is_unloaded(status: Status, name: str) -> bool:
+    """Return whether systemd has not loaded a unit's files as they are on disk."""
+    return status.need_daemon_reload or has_unloaded_files(status, *files_of_unit(name))
+
+
 def record_path(name: str) -> str:
     """Return where the record of a unit is kept."""
     return os.path.join(RECORDS, name + ".json")
@@ -328,7 +340,9 @@ def run(module: AnsibleModule) -> dict[str, object]:
     systemd = Systemd(module, wish.name)
     before = reload_manager_for_new_unit(systemd, systemd.show(), module.check_mode)
     refuse_missing(wish, before, module.check_mode)
-    if has_unloaded_files(before, *files_of_unit(wish.name)):
+    if is_unloaded(before, wish.name) or any(
+        is_unloaded(Systemd(module, name).show(), name) for name in params["starts"]
+    ):
         before = replace(before, need_daemon_reload=True)
     files = {path: read_file_state(path) for path in (*wish.restart_on, *wish.reload_on)}
     record = read_record(wish.name)
@@ -367,6 +381,7 @@ def main() -> None:
             "enabled": {"type": "bool"},
             "restart_on": {"type": "list", "elements": "path", "default": []},
             "reload_on": {"type": "list", "elements": "path", "default": []},
+            "starts": {"type": "list", "elements": "str", "default": []},
             "no_block": {"type": "bool", "default": False},
             "pending": {"type": "bool", "default": False},
             "guard": {"type": "list", "elements": "str", "default": []},

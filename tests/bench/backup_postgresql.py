@@ -23,7 +23,7 @@ PORT = 5441
 LIMIT = 1800
 RESTORE = """
 import json, sys, time
-sys.path.insert(0, "/usr/local/lib/holdfast")
+sys.path.insert(0, "/usr/local/lib/holdfast/programs/holdfast-backup")
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context, instance
 given = json.loads(sys.argv[1])
 begin = time.monotonic()

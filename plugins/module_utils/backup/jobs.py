@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import calendar
+from ansible_collections.holdfast.persistence.plugins.module_utils.programs.layout import START
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PREFIX = "holdfast-backup-"
@@ -190,7 +191,7 @@ def service(job: Job, program: str, writable: str) -> str:
         "",
         "[Service]",
         "Type=oneshot",
-        f"ExecStart=/usr/bin/python3 {program} run {job.name}",
+        f"ExecStart={' '.join(START)} {program} run {job.name}",
         f"TimeoutStartSec={job.timeout}",
         # What a job started ends with it.
         "KillMode=control-group",

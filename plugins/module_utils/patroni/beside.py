@@ -50,8 +50,8 @@ def attempted(act: Callable[[], None], errors: tuple[type[Exception], ...], word
 def keys_of(config: Mapping[str, Any], timeout: float) -> Keys:
     """Return Patroni's keys in etcd, by its own account; the member on this host is asked first. Raises EtcdError."""
     store = config["etcd3"]
-    own = _address(config["restapi"]["connect_address"])
-    hosts = sorted(store["hosts"], key=lambda host: _address(host) != own)
+    own = address_of(config["restapi"]["connect_address"])
+    hosts = sorted(store["hosts"], key=lambda host: address_of(host) != own)
     client = EtcdClient(
         Connection(
             tuple(f"{store.get('protocol', 'https')}://{host}" for host in hosts),
@@ -66,7 +66,7 @@ def keys_of(config: Mapping[str, Any], timeout: float) -> Keys:
     return Keys(client, f"{config['namespace'].rstrip('/')}/{config['scope']}/")
 
 
-def _address(host: str) -> str:
+def address_of(host: str) -> str:
     """Return HOST:PORT without its port."""
     return host.rpartition(":")[0]
 

@@ -29,13 +29,16 @@ def build(
 
     Parameters: cluster, its name; time, of the reading; timing, the profile; vip, empty for none; addresses by host;
     engines that the inventory has (etcd, patroni, valkey); answers by kind (host, haproxy, pgbouncer and the engines),
-    one for each host in the order of addresses, empty where the host was not asked; asked, served and backup may be missing;
+    one for each host in the order of addresses, empty where the host was not asked; asked, served, backup and programs may be missing;
     declared, timings that Patroni should have, in seconds.
     """
     served = answers.get("served") or [{}] * len(addresses)
+    programs = answers.get("programs") or [{}] * len(addresses)
     hosts = [
-        _host(name, address, answer, shown)
-        for (name, address), answer, shown in zip(addresses.items(), answers["host"], served, strict=True)
+        _host(name, address, answer, shown, own)
+        for (name, address), answer, shown, own in zip(
+            addresses.items(), answers["host"], served, programs, strict=True
+        )
     ]
     told = {engine: next(filter(None, answers[engine]), NO_HOST) if engine in engines else None for engine in ENGINES}
     return {
@@ -57,7 +60,7 @@ def build(
     }
 
 
-def _host(name: str, address: str, answer: Answer, shown: Answer) -> dict[str, Any]:
+def _host(name: str, address: str, answer: Answer, shown: Answer, own: Answer) -> dict[str, Any]:
     result = answer.get("result") or {}
     return {
         "name": name,
@@ -67,6 +70,8 @@ def _host(name: str, address: str, answer: Answer, shown: Answer) -> dict[str, A
         "certificates": list(result.get("certificates", [])),
         "served": dict((shown.get("result") or {}).get("problems", {})),
         "addresses": list(result.get("addresses", [])),
+        "programs": [dict(program) for program in own.get("programs", [])],
+        "programs_error": one_line("; ".join(own.get("errors", []))),
     }
 
 

@@ -75,6 +75,30 @@ def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterato
                 "it uses the certificates on disk",
                 "Run site.yml, or a rotation of certificates again; then read the service's journal.",
             )
+        yield from _programs(host)
+
+
+def _programs(host: Model) -> Iterator[Finding]:
+    """The collection's own programs: there, whole, and of the collection that checks. What runs without its file ends for good."""
+    if host.get("programs_error"):
+        yield Finding(
+            "program_current",
+            "critical",
+            host["name"],
+            host["programs_error"],
+            "the host tells of the collection's programs",
+            "Repair what the message names, then check again.",
+        )
+    for program in host.get("programs", []):
+        if program["state"] != "current":
+            yield Finding(
+                "program_current",
+                "critical" if program["state"] == "missing" else "warning",
+                f"{host['name']}, {program['name']}",
+                program["found"],
+                f"version {program['wanted']}, of the collection that checks",
+                "Run site.yml: it installs the collection's programs.",
+            )
 
 
 def _certificate(host: str, certificate: Model, limits: tuple[int, int]) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import EtcdError
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.keys import Keys
-from ansible_collections.holdfast.persistence.plugins.module_utils.patroni import beside, guard
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni import beside, guard, waking
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.console import startup_message
 
@@ -349,10 +349,7 @@ class Guard:
         # Where it doesn't answer, it is Patroni that ended the server, or there is nobody to wake.
         with contextlib.suppress(PatroniError):
             patroni = self._patroni()
-            loop_wait = patroni.get("/config").get("loop_wait")
-            if loop_wait is not None:
-                patroni.patch("/config", {"loop_wait": loop_wait})
-                return True
+            return waking.wake([patroni], waking.call_of(patroni.get("/config"))) > 0
         return False
 
     def _store(self) -> Keys:

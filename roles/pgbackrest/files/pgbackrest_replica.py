@@ -16,9 +16,6 @@ import sys
 
 import psycopg2
 import psycopg2.extras
-
-sys.path.insert(0, "/usr/local/lib/holdfast")
-
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import repository
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
@@ -57,7 +54,7 @@ def refusal(scope: str, connstring: str) -> str:
 
 def main() -> int:
     """Run the program."""
-    parser = argparse.ArgumentParser(description="Make a replica from the newest backup.")
+    parser = argparse.ArgumentParser(prog="pgbackrest-replica", description="Make a replica from the newest backup.")
     for name in ("scope", "datadir", "connstring"):
         parser.add_argument(f"--{name}", required=True)
     options, _others = parser.parse_known_args()

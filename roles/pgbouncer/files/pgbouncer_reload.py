@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+SERVE = Path("/usr/local/lib/holdfast/pgbouncer/pgbouncer-serve")
 LISTEN_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 DRAIN_LOOK_SECONDS = 5.0
@@ -70,7 +71,7 @@ def end_in_time(old: int, seconds: float) -> None:
 def take_over(folder: Path, old: int) -> int:
     """Let a new process take over; return the exit status."""
     port = os.environ["PGBOUNCER_PORT"]
-    new = start(Path(__file__).with_name("pgbouncer-serve"))
+    new = start(SERVE)
     console = folder / str(new) / f".s.PGSQL.{port}"
     if problem := wait_listening(console, new):
         print(f"{problem}, the old one goes on", file=sys.stderr)

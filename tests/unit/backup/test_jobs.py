@@ -13,11 +13,11 @@ FULL = {"name": "full", "kind": "pgbackrest", "calendar": "Sun  01:30", "options
 
 def test_a_job_has_its_units():
     (job,) = jobs.parse([{**FULL, "rate": "20M", "nice": 5, "delay": 60}])
-    found = jobs.units([job], "/usr/local/lib/holdfast/holdfast-backup", "/srv")
+    found = jobs.units([job], "/usr/local/lib/holdfast/programs/holdfast-backup", "/srv")
     unit = "/etc/systemd/system/holdfast-backup-full"
     assert list(found) == [f"{unit}.service", f"{unit}.timer"]
     service, timer = found[f"{unit}.service"], found[f"{unit}.timer"]
-    assert "ExecStart=/usr/bin/python3 /usr/local/lib/holdfast/holdfast-backup run full\n" in service
+    assert "ExecStart=/usr/bin/python3 -I /usr/local/lib/holdfast/programs/holdfast-backup run full\n" in service
     assert "IOWriteBandwidthMax=/srv 20971520\n" in service and "Nice=5\n" in service
     assert "OnCalendar=Sun 01:30\n" in timer and "Persistent=yes\n" in timer and "RandomizedDelaySec=60\n" in timer
 

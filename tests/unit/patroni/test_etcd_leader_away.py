@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import urllib.error
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.client import UnreachableError
+from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import PatroniError, UntrustedError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 HOSTS = ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
 CONFIG = {
@@ -24,18 +25,17 @@ class Etcd:
         self.leader, self.down, self.learners = leader, down, learners
         self.moves: list[tuple[str, str]] = []
 
-    def member(self, host: str, https: object) -> Any:
+    def at(self, host: str, store: dict, password: str) -> Any:
         etcd = self
+        assert password == "secret"
+        if host in self.down:
+            raise UnreachableError(host, "timed out")
 
         class Member:
-            def status(self, password: str) -> dict:
-                assert password == "secret"
-                if host in etcd.down:
-                    raise OSError("timed out")
-                return {"leader": etcd.leader, "header": {"member_id": host}, "isLearner": host in etcd.learners}
-
-            def call(self, path: str, body: dict[str, str]) -> dict:
-                assert path == "maintenance/transfer-leadership"
+            def ask(self, path: str, body: dict | None = None) -> dict:
+                if path == "/v3/maintenance/status":
+                    return {"leader": etcd.leader, "header": {"member_id": host}, "isLearner": host in etcd.learners}
+                assert path == "/v3/maintenance/transfer-leadership" and body is not None
                 etcd.moves.append((host, body["targetID"]))
                 return {}
 
@@ -45,13 +45,12 @@ class Etcd:
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, load: Callable[[str], ModuleType]) -> ModuleType:
     module = load("etcd_leader_away")
-    monkeypatch.setattr(module, "opener", lambda ca, client: None)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
     return module
 
 
 def move(program: ModuleType, etcd: Etcd, config: dict | None = None) -> str:
-    program.Member = etcd.member
+    program.etcd_at = etcd.at
     return program.move(config or CONFIG, "secret")
 
 
@@ -94,37 +93,81 @@ def test_it_finds_its_member_by_ipv6(program: ModuleType) -> None:
 
 def test_it_says_why_nobody_can_lead(program: ModuleType) -> None:
     etcd = Etcd(leader=HOSTS[0], down=(HOSTS[1],), learners=(HOSTS[2],))
-    with pytest.raises(OSError, match=r"no other member of etcd can lead: 192.0.2.12:2379: timed out; .* is a learner"):
+    with pytest.raises(Refusal, match=r"no other member of etcd can lead: 192.0.2.12:2379: timed out; .* is a learner"):
         move(program, etcd)
 
 
-class Rest:
-    """Patroni's REST API that answers one status after the other; 0 is no answer."""
+class Patroni:
+    """Patroni's REST API that answers GET /leader with one status after the other; 0 is no answer. called: members that were woken."""
+
+    url = "https://192.0.2.11:8008"
+    called: list[str]
 
     def __init__(self, *answers: int) -> None:
         self.answers = list(answers)
 
-    def open(self, url: str, timeout: float) -> Any:
-        assert url == "https://192.0.2.11:8008/leader"
+    def get(self, path: str) -> Any:
+        assert path == "/leader"
         status = self.answers.pop(0)
-        if status == 0:
-            raise ConnectionRefusedError
         if status != 200:
-            raise urllib.error.HTTPError(url, status, "", {}, None)  # type: ignore[arg-type]
-        return io.BytesIO()
+            raise PatroniError(self.url, "refused", "", status or None)
+        return {}
 
 
 @pytest.mark.parametrize(
     ("answers", "wait", "leads"), [((200,), 0, True), ((503,), 0, False), ((0,), 0, False), ((0, 503, 200), 60, True)]
 )
 def test_only_the_leader_acts(program: ModuleType, answers: tuple[int, ...], wait: int, leads: bool) -> None:
-    rest = Rest(*answers)
-    program.opener = lambda ca, client: rest
-    assert program.is_leader(CONFIG["restapi"], wait) is leads
-    assert rest.answers == []
+    patroni = Patroni(*answers)
+    assert program.is_leader(patroni, wait) is leads
+    assert patroni.answers == []
 
 
 def test_an_unexpected_answer_is_an_error(program: ModuleType) -> None:
-    program.opener = lambda ca, client: Rest(403)
-    with pytest.raises(OSError, match="403"):
-        program.is_leader(CONFIG["restapi"], 0)
+    with pytest.raises(PatroniError, match="refused"):
+        program.is_leader(Patroni(403), 0)
+
+
+def test_a_certificate_that_is_not_trusted_is_an_error(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    patroni = Patroni()
+
+    def get(path: str) -> Any:
+        raise UntrustedError(patroni.url, "its certificate is not trusted", "")
+
+    monkeypatch.setattr(patroni, "get", get)
+    with pytest.raises(UntrustedError):
+        program.is_leader(patroni, 60)
+
+
+def test_the_others_are_woken_and_this_member_is_not(program: ModuleType) -> None:
+    woken = []
+
+    class Member:
+        def __init__(self, url: str) -> None:
+            self.url = url or "https://192.0.2.11:8008"
+
+        def get(self, path: str) -> Any:
+            if path == "/config":
+                return {"loop_wait": 5, "ttl": 20}
+            names = {"node1": "192.0.2.11", "node2": "192.0.2.12", "node3": "192.0.2.13"}
+            return {
+                "members": [
+                    {
+                        "name": name,
+                        "role": "replica",
+                        "state": "streaming",
+                        "host": host,
+                        "port": 5432,
+                        "api_url": f"https://{host}:8008/patroni",
+                    }
+                    for name, host in names.items()
+                ]
+            }
+
+        def patch(self, path: str, body: dict) -> None:
+            woken.append((self.url, path, body))
+            raise PatroniError(self.url, "no answer", "")
+
+    program.patroni_at = lambda config, url="": Member(url)
+    program.wake_others(CONFIG)
+    assert sorted(woken) == [(f"https://192.0.2.{end}:8008", "/config", {"loop_wait": 5}) for end in (12, 13)]
