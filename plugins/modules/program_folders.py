@@ -137,7 +137,7 @@ def read_build(name: str) -> Build:
 
 def read_files(path: str) -> dict[str, Found]:
     """Return the files of a build by relative path, without Python's compiled code."""
-    found = {}
+    found: dict[str, Found] = {}
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if name != COMPILED]
         found |= {os.path.relpath(os.path.join(folder, name), path): read(os.path.join(folder, name)) for name in names}
