@@ -67,8 +67,8 @@ class Progress:
     changed: bool
 
 
-class Restoring:
-    """One run of a restore."""
+class _Grounds:
+    """What a restore stands on: the cluster, the backups, and the file that says how far it is."""
 
     def __init__(self, wish: Wish, options: Options) -> None:
         self.wish = wish
@@ -148,6 +148,10 @@ class Restoring:
                 "Nothing was changed. Restore another backup, or fetch a good copy of this one",
             )
         return found
+
+
+class Restoring(_Grounds):
+    """One run of a restore."""
 
     # What to do.
 
