@@ -149,6 +149,18 @@ class _Grounds:
             )
         return found
 
+    def flush(self, view: View) -> None:
+        """Delete all keys of the cluster."""
+        self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "FLUSHALL")
+
+    def stop_sources(self, label: str) -> None:
+        """End servers that a killed run left."""
+        found = store.look(self.wish.backup_dir, backup.ENGINE, label)
+        if found.manifest is None:
+            return
+        for shard in restore.shards_of(found.manifest):
+            Source(found.path, shard, found.manifest.kind, self.options, self.wish.program).stop()
+
 
 class Restoring(_Grounds):
     """One run of a restore."""
@@ -244,10 +256,6 @@ class Restoring(_Grounds):
             state = self.keep(replace(state, reached=restore.READY))
         return state
 
-    def flush(self, view: View) -> None:
-        """Delete all keys of the cluster."""
-        self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "FLUSHALL")
-
     def _count(self, state: State) -> None:
         """Compare the number of keys without an end with what was read. Raises Refusal where keys are missing."""
         view = self.look()
@@ -294,14 +302,6 @@ class Restoring(_Grounds):
             self.flush(view)
         self.forget()
         return State("", state.cluster, restore.REFUSE, restore.DONE)
-
-    def stop_sources(self, label: str) -> None:
-        """End servers that a killed run left."""
-        found = store.look(self.wish.backup_dir, backup.ENGINE, label)
-        if found.manifest is None:
-            return
-        for shard in restore.shards_of(found.manifest):
-            Source(found.path, shard, found.manifest.kind, self.options, self.wish.program).stop()
 
 
 def available_memory() -> int:
