@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import catalogue, collect, offsite, store
@@ -18,29 +17,26 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs i
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
-_PACKAGE = "ansible_collections.holdfast.persistence.plugins.module_utils"
-# The code of each kind: a module with `run(context, job) -> Result` that raises Refusal.
-ENGINES = {
-    "pgbackrest": f"{_PACKAGE}.backup.physical",
-    "logical": f"{_PACKAGE}.backup.logical",
-    "valkey": f"{_PACKAGE}.valkey.saving.backup_job",
-    "drill": f"{_PACKAGE}.backup.drill",
-}
+# The code of each kind, which raises Refusal.
+Engines = Mapping[str, Callable[[Context, Job], Result]]
 # What no two jobs use at a time. A drill reads the stores, and nothing may be deleted meanwhile.
 RESOURCES = {"pgbackrest": ["postgresql"], "logical": ["logical"], "valkey": ["valkey"], "drill": ["drill"]}
 STORE = "store"
 READS_STORE = frozenset({"drill", "upload"})
 
 
-def run(context: Context, job: Job, force: bool = False) -> Result:
-    """Run a job and write its result. force: also where another host's turn is. Raises Refusal."""
+def run(context: Context, job: Job, engines: Engines, force: bool = False) -> Result:
+    """Run a job and write its result.
+
+    Parameters: engines, for kinds of jobs that need more than files; force, also where another host's turn is. Raises Refusal.
+    """
     try:
         with _told(context, job) as told:
             reason = "" if force else _not_here(context, job)
             if reason:
                 told["result"] = Result(reason, {}, skipped=True)
             else:
-                told["result"] = _locked(context, job)
+                told["result"] = _locked(context, job, engines)
     finally:
         # A failure, too, is to be told at once.
         _after(context, job)
@@ -56,24 +52,23 @@ def _not_here(context: Context, job: Job) -> str:
     return contexts.reason_to_skip(contexts.look(context), member, job.where)
 
 
-def _locked(context: Context, job: Job) -> Result:
+def _locked(context: Context, job: Job, engines: Engines) -> Result:
     who = f"job {job.name}"
     with contextlib.ExitStack() as held:
         for resource in RESOURCES.get(job.kind, []):
             held.enter_context(contexts.lock(resource, job.wait, who))
         if job.kind in READS_STORE:
             held.enter_context(contexts.lock(STORE, job.wait, who, shared=True))
-        return _function(job)(context, job)
+        return _function(job, engines)(context, job)
 
 
-def _function(job: Job) -> Callable[[Context, Job], Result]:
-    own = {"prune": prune, "upload": offsite.upload, "metrics": _metrics}
-    if job.kind in own:
-        return own[job.kind]
-    try:
-        return importlib.import_module(ENGINES[job.kind]).run
-    except ImportError as error:
-        raise Refusal(f"jobs of the kind {job.kind} can't run here: {error}. Run site.yml.") from error
+def _function(job: Job, engines: Engines) -> Callable[[Context, Job], Result]:
+    known = {"prune": prune, "upload": offsite.upload, "metrics": _metrics, **engines}
+    if job.kind not in known:
+        raise Refusal(
+            f"jobs of the kind {job.kind} can't run here: this program knows {', '.join(sorted(known))}. Run site.yml."
+        )
+    return known[job.kind]
 
 
 @contextlib.contextmanager

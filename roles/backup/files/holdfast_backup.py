@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -15,8 +16,12 @@ sys.path.insert(0, "/usr/local/lib/holdfast")
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import (
     collect,
     context,
+    drill,
     jobs,
+    logical,
     offsite,
+    physical,
+    physical_drill,
     restore,
     runner,
     store,
@@ -25,6 +30,16 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.contex
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import parse_wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup_job
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import drill as valkey_drill
+
+DRILLS = {"postgresql": physical_drill.drill, "valkey": valkey_drill.drill}
+ENGINES = {
+    "pgbackrest": physical.run,
+    "logical": logical.run,
+    "valkey": backup_job.run,
+    "drill": functools.partial(drill.run, DRILLS),
+}
 
 
 def job_of(options: argparse.Namespace) -> Job:
@@ -42,7 +57,7 @@ def job_of(options: argparse.Namespace) -> Job:
 def run(host: Context, options: argparse.Namespace) -> object:
     """Run a job now."""
     runner.end_on_signals()
-    return told(runner.run(Context(host.config, options.set), job_of(options), force=options.force))
+    return told(runner.run(Context(host.config, options.set), job_of(options), ENGINES, force=options.force))
 
 
 def now(host: Context, options: argparse.Namespace) -> object:
@@ -53,7 +68,7 @@ def now(host: Context, options: argparse.Namespace) -> object:
     errors = []
     for job in runner.jobs_for_now(options.engines.split(","), options.type, options.upload, runner.where(host)):
         try:
-            made[job.kind] = told(runner.run(shared, job))
+            made[job.kind] = told(runner.run(shared, job, ENGINES))
         except Refusal as error:
             errors.append(f"{job.kind}: {error}")
     if errors:

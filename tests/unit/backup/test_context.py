@@ -76,7 +76,7 @@ def prune_job():
 def test_a_result_is_left_to_read(tmp_path, monkeypatch):
     monkeypatch.setattr(context, "LOCKS", str(tmp_path / "locks"))
     (tmp_path / "backup").mkdir()
-    runner.run(host(tmp_path), prune_job())
+    runner.run(host(tmp_path), prune_job(), {})
     assert collect.last_result(host(tmp_path), "prune")["state"] == "done"
 
 
@@ -85,7 +85,7 @@ def test_a_failure_is_left_to_read_with_its_reason(tmp_path, monkeypatch):
     (tmp_path / "backup").mkdir()
     broken = host(tmp_path, retention={"logical": {"keep": 1}})
     with pytest.raises(Refusal, match="keep is unknown"):
-        runner.run(broken, prune_job())
+        runner.run(broken, prune_job(), {})
     found = collect.last_result(broken, "prune")
     assert found["state"] == "failed" and "keep is unknown" in found["message"] and not found["ok"]
 
