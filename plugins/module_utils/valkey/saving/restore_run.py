@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Event, Lock
@@ -19,6 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     Endpoint,
     Fleet,
     Options,
+    ValkeyError,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import (
     backup,
@@ -234,12 +235,30 @@ class Restoring(_Grounds):
         folder = os.path.join(self.wish.backup_dir, backup.ENGINE, state.label)
         todo = [shard for shard in shards if not state.parts.get(shard.name, Part()).done]
         crew = _Crew(self, state, folder, manifest.kind)
-        crew.work(todo)
-        state = replace(crew.state, seconds=before + time.monotonic() - self._begin)
-        if all(state.parts.get(shard.name, Part()).done for shard in shards):
-            self._count(state)
-            state = replace(state, reached=restore.DONE)
+        with self._leaving(state.label, folder):
+            crew.work(todo)
+            state = replace(crew.state, seconds=before + time.monotonic() - self._begin)
+            if all(state.parts.get(shard.name, Part()).done for shard in shards):
+                self._count(state)
+                state = replace(state, reached=restore.DONE)
         return Progress(self.keep(state), total, True)
+
+    @contextlib.contextmanager
+    def _leaving(self, label: str, folder: str) -> Iterator[None]:
+        """Leave nothing behind a failure but what the next run goes on with, and say what that is."""
+        try:
+            yield
+        except Refusal:
+            # What was loaded is of no use then, or loaded again as fast.
+            self.stop_sources(label)
+            raise
+        except ValkeyError as error:
+            left = ", ".join(restore_source.left(folder)) or "nothing"
+            hours = restore_source.KEEP_SECONDS // 3600
+            remedy = (
+                f"For the next run, which goes on, {left} stays on this host for up to {hours} h; action back ends it"
+            )
+            raise Refusal(str(error), remedy) from error
 
     def _make_room(self, state: State, view: View) -> State:
         """Keep what is there as a backup, then delete it where that is wished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -65,6 +66,16 @@ def version(program: str = SERVER) -> tuple[int, ...]:
     return tuple(int(part) for part in match.groups())
 
 
+def _mark(folder: str) -> str:
+    """Return what folders of servers have in their names for a backup. Sockets have short paths."""
+    return hashlib.sha256(folder.encode()).hexdigest()[:10]
+
+
+def left(folder: str) -> list[str]:
+    """Return the folders of servers that hold a backup's shards on this host now. folder: of the backup."""
+    return sorted(glob.glob(os.path.join(RUN_DIR, f"valkey-{_mark(folder)}-*")))
+
+
 class Source:
     """The server of one shard. It survives this process, so that the next run goes on with what is loaded.
 
@@ -77,9 +88,7 @@ class Source:
         self._folder = folder
         self._kind = kind
         self._options = options
-        # Sockets have short paths.
-        mark = hashlib.sha256(folder.encode()).hexdigest()[:10]
-        self._home = os.path.join(RUN_DIR, f"valkey-{mark}-{shard.name.removeprefix('shard-')}")
+        self._home = os.path.join(RUN_DIR, f"valkey-{_mark(folder)}-{shard.name.removeprefix('shard-')}")
         self._socket = os.path.join(self._home, "s")
 
     def client(self) -> SourceClient:
@@ -93,6 +102,9 @@ class Source:
             with contextlib.suppress(ValkeyError):
                 return SourceClient(self._socket)
             if process.poll() is not None or time.monotonic() > deadline:
+                # Its timeout hands the signal on.
+                process.terminate()
+                process.wait()
                 raise Refusal(f"the server for {self.shard.file} did not start: {self.log()}", "See the message")
             time.sleep(POLL)
 
