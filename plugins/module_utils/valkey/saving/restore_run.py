@@ -162,6 +162,38 @@ class _Grounds:
         for shard in restore.shards_of(found.manifest):
             Source(found.path, shard, found.manifest.kind, self.options, self.wish.program).stop()
 
+    def _require_memory(self, shards: tuple[Shard, ...], view: View, servers: Mapping[str, Server]) -> None:
+        """Refuse data that is more than the cluster may hold, or a shard that is more than this host can load."""
+        wanted = sum(shard.memory for shard in shards)
+        bound = [server.max_memory for server in servers.values()]
+        used = 0 if self.wish.existing == restore.FLUSH else sum(server.used_memory for server in servers.values())
+        if all(bound) and used + wanted > sum(bound):
+            raise Refusal(
+                f"the data takes {wanted >> 20} MiB, {used >> 20} MiB are in use, and maxmemory of all"
+                f" {len(view.primaries)} primaries is {sum(bound) >> 20} MiB",
+                "Nothing was changed. Raise maxmemory or add shards",
+            )
+        if not restore.at_once([shard.memory for shard in shards], available_memory(), 1):
+            raise Refusal(
+                f"the largest shard takes {max(shard.memory for shard in shards) >> 20} MiB, this host has"
+                f" {available_memory() >> 20} MiB of memory available",
+                "Nothing was changed. Restore from a host with more memory",
+            )
+
+
+@contextlib.contextmanager
+def leaving(folder: str) -> Iterator[None]:
+    """Say what a failure leaves behind: the servers that the next run goes on with."""
+    try:
+        yield
+    except (Refusal, ValkeyError) as error:
+        left = restore_source.left(folder)
+        if not left:
+            raise
+        hours = restore_source.KEEP_SECONDS // 3600
+        remedy = f"For the next run, which goes on, {', '.join(left)} stays on this host for up to {hours} h; action back ends it"
+        raise Refusal(str(error), remedy) from error
+
 
 class Restoring(_Grounds):
     """One run of a restore."""
@@ -203,24 +235,6 @@ class Restoring(_Grounds):
         state = State(found.label, tuple(sorted(members)), self.wish.existing if keys else restore.REFUSE)
         return state, found.manifest, view
 
-    def _require_memory(self, shards: tuple[Shard, ...], view: View, servers: Mapping[str, Server]) -> None:
-        """Refuse data that is more than the cluster may hold, or a shard that is more than this host can load."""
-        wanted = sum(shard.memory for shard in shards)
-        bound = [server.max_memory for server in servers.values()]
-        used = 0 if self.wish.existing == restore.FLUSH else sum(server.used_memory for server in servers.values())
-        if all(bound) and used + wanted > sum(bound):
-            raise Refusal(
-                f"the data takes {wanted >> 20} MiB, {used >> 20} MiB are in use, and maxmemory of all"
-                f" {len(view.primaries)} primaries is {sum(bound) >> 20} MiB",
-                "Nothing was changed. Raise maxmemory or add shards",
-            )
-        if not restore.at_once([shard.memory for shard in shards], available_memory(), 1):
-            raise Refusal(
-                f"the largest shard takes {max(shard.memory for shard in shards) >> 20} MiB, this host has"
-                f" {available_memory() >> 20} MiB of memory available",
-                "Nothing was changed. Restore from a host with more memory",
-            )
-
     def over(self) -> bool:
         """Whether the time of this run is used up."""
         return self.wish.budget is not None and time.monotonic() - self._begin >= self.wish.budget
@@ -235,30 +249,13 @@ class Restoring(_Grounds):
         folder = os.path.join(self.wish.backup_dir, backup.ENGINE, state.label)
         todo = [shard for shard in shards if not state.parts.get(shard.name, Part()).done]
         crew = _Crew(self, state, folder, manifest.kind)
-        with self._leaving(state.label, folder):
+        with leaving(folder):
             crew.work(todo)
             state = replace(crew.state, seconds=before + time.monotonic() - self._begin)
             if all(state.parts.get(shard.name, Part()).done for shard in shards):
                 self._count(state)
                 state = replace(state, reached=restore.DONE)
         return Progress(self.keep(state), total, True)
-
-    @contextlib.contextmanager
-    def _leaving(self, label: str, folder: str) -> Iterator[None]:
-        """Leave nothing behind a failure but what the next run goes on with, and say what that is."""
-        try:
-            yield
-        except Refusal:
-            # What was loaded is of no use then, or loaded again as fast.
-            self.stop_sources(label)
-            raise
-        except ValkeyError as error:
-            left = ", ".join(restore_source.left(folder)) or "nothing"
-            hours = restore_source.KEEP_SECONDS // 3600
-            remedy = (
-                f"For the next run, which goes on, {left} stays on this host for up to {hours} h; action back ends it"
-            )
-            raise Refusal(str(error), remedy) from error
 
     def _make_room(self, state: State, view: View) -> State:
         """Keep what is there as a backup, then delete it where that is wished."""
@@ -371,16 +368,20 @@ class _Crew:
     def _restore(self, shard: Shard) -> None:
         wish = self._restoring.wish
         source = Source(self._folder, shard, self._kind, self._restoring.options, wish.program)
-        with contextlib.closing(source.client()) as client, Fleet(self._restoring.options) as fleet:
+        with source.useless():
+            client = source.client()
+        with contextlib.closing(client), Fleet(self._restoring.options) as fleet:
             part = self.state.parts.get(shard.name, Part())
-            if not self._wait(source, client):
-                return
+            with source.useless():
+                if not self._wait(source, client):
+                    return
             keys, expired, spaces = source.loaded(client)
             server = parse_server(client.call("INFO")).run_id
             if part.server != server:
                 lasting = sum(number - ends for number, ends in spaces.values())
                 part = Part(server, lasting=lasting, loaded=keys, expired=expired)
-                _check_loaded(shard, self._kind, part, spaces)
+                with source.useless():
+                    _check_loaded(shard, self._kind, part, spaces)
             replay = Replay(client, fleet, self._restoring.look_alone(fleet))
             part = replay.run(part, sorted(spaces), self._over, lambda step: self._keep(shard.name, step))
             if not part.done:
@@ -388,6 +389,7 @@ class _Crew:
                 return
             compared, wrong = replay.compare(wish.compare, sorted(spaces))
             if wrong:
+                source.stop()
                 raise Refusal(
                     f"{len(wrong)} of {compared} keys of {shard.file} read otherwise in the cluster, {wrong[0]} among them",
                     "Look who writes there, empty the cluster and restore again",

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
@@ -107,6 +107,15 @@ class Source:
                 process.wait()
                 raise Refusal(f"the server for {self.shard.file} did not start: {self.log()}", "See the message")
             time.sleep(POLL)
+
+    @contextlib.contextmanager
+    def useless(self) -> Iterator[None]:
+        """End the server where the block is refused: no run goes on with what it has."""
+        try:
+            yield
+        except Refusal:
+            self.stop()
+            raise
 
     def log(self) -> str:
         """Return the end of the server's log."""
