@@ -126,8 +126,8 @@ class Streams:
         return {giver.name: stream for giver, stream in zip(givers, self.all, strict=True)}
 
 
-class Taking:
-    """One backup being made."""
+class _Members:
+    """The cluster whose backup is made, and how far its servers are."""
 
     def __init__(self, wish: Wish, options: Options) -> None:
         self.wish = wish
@@ -144,6 +144,93 @@ class Taking:
     def endpoint(self, node: Node) -> Endpoint:
         """Where a member listens for us."""
         return self._entry if node.myself else Endpoint(node.address, node.port)
+
+    def changed(self, view: View) -> str:
+        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
+        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
+        views = [parse_nodes(text) for text in seen.values()]
+        moved = any(found.signature != view.signature for found in views)
+        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
+
+    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
+        """Return what the servers were told: users with hashed passwords, settings without secrets."""
+        leaders = {self.endpoint(giver.primary): giver for giver in givers}
+        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
+        servers = []
+        for where, (_users, settings) in answers.items():
+            words = checked(settings)
+            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
+            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
+        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
+
+    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[tuple[bytes, str]]]) -> Cut:
+        """Return what all primaries say of themselves and of the chosen keys, asked at once."""
+        moment = datetime.datetime.now(datetime.UTC)
+        asked: dict[Endpoint, list[Command]] = {}
+        for giver in givers:
+            reads = [
+                command
+                for key, kind in chosen[giver.name]
+                for command in (["PEXPIRETIME", key], digest.reader(kind, key))
+            ]
+            asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
+        answers = self.fleet.each(asked)
+        shards = {}
+        for giver in givers:
+            info, *found = answers[self.endpoint(giver.primary)]
+            server = parse_server(checked(info))
+            fields = parse_info(info)
+            shards[giver.name] = ShardState(
+                offset=server.offset,
+                keys=server.keys,
+                memory=int(fields.get("used_memory_dataset", server.used_memory)),
+                counting=fields.get("repl_backlog_active") == "1",
+                samples=_samples(chosen[giver.name], found),
+            )
+        return Cut(moment, shards)
+
+    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[tuple[bytes, str]]]:
+        """Return a few small keys of each shard with their types."""
+        leaders = {self.endpoint(giver.primary): giver.name for giver in givers}
+        found = self.fleet.each({where: [("RANDOMKEY",)] * self.wish.samples for where in leaders})
+        names = {
+            where: sorted({_raw(checked(key)) for key in keys if key is not None}) for where, keys in found.items()
+        }
+        sized = self.fleet.each(
+            {
+                where: [c for key in keys for c in (("TYPE", key), ("MEMORY", "USAGE", key))]
+                for where, keys in names.items()
+            }
+        )
+        small = {
+            where: [
+                (key, kind)
+                for key, kind, size in zip(names[where], answers[::2], answers[1::2], strict=True)
+                if checked(kind) in digest.TYPES and (checked(size) or SAMPLE_BYTES) < SAMPLE_BYTES
+            ]
+            for where, answers in sized.items()
+        }
+        dumps = self.fleet.each({where: [("DUMP", key) for key, _kind in keys] for where, keys in small.items()})
+        return {
+            leaders[where]: [
+                item
+                for item, payload in zip(keys, dumps[where], strict=True)
+                if payload is not None and digest.is_lasting(_raw(checked(payload)))
+            ]
+            for where, keys in small.items()
+        }
+
+    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
+        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
+        client = self.fleet.client(self.endpoint(giver.source))
+        while since() < self.wish.max_pause / 2:
+            if parse_server(client.call("INFO")).offset >= offset:
+                return
+            time.sleep(LAG_POLL)
+
+
+class Taking(_Members):
+    """One backup being made."""
 
     def plan(self) -> tuple[View, tuple[Giver, ...]]:
         """Wait until the cluster can be backed up, and return it with who gives the files. Raises Refusal, ValkeyError."""
@@ -217,24 +304,6 @@ class Taking:
             raise
         return streams
 
-    def changed(self, view: View) -> str:
-        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
-        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
-        views = [parse_nodes(text) for text in seen.values()]
-        moved = any(found.signature != view.signature for found in views)
-        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
-
-    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
-        """Return what the servers were told: users with hashed passwords, settings without secrets."""
-        leaders = {self.endpoint(giver.primary): giver for giver in givers}
-        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
-        servers = []
-        for where, (_users, settings) in answers.items():
-            words = checked(settings)
-            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
-            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
-        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
-
     def cut(self, givers: Sequence[Giver], streams: Sequence[ReplicaStream]) -> tuple[Cut, str]:
         """Let all files begin at one moment. Returns it, and why it is none, empty when it is. Raises ValkeyError."""
         chosen = self._candidates(givers)
@@ -269,71 +338,6 @@ class Taking:
         cut.held = since()
         forks = [Fork(shard.offset, shard.offset, shard.counting, known) for shard in cut.shards.values()]
         return cut, backup.torn(forks, self.wish.max_pause)
-
-    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[tuple[bytes, str]]]) -> Cut:
-        """Return what all primaries say of themselves and of the chosen keys, asked at once."""
-        moment = datetime.datetime.now(datetime.UTC)
-        asked: dict[Endpoint, list[Command]] = {}
-        for giver in givers:
-            reads = [
-                command
-                for key, kind in chosen[giver.name]
-                for command in (["PEXPIRETIME", key], digest.reader(kind, key))
-            ]
-            asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
-        answers = self.fleet.each(asked)
-        shards = {}
-        for giver in givers:
-            info, *found = answers[self.endpoint(giver.primary)]
-            server = parse_server(checked(info))
-            fields = parse_info(info)
-            shards[giver.name] = ShardState(
-                offset=server.offset,
-                keys=server.keys,
-                memory=int(fields.get("used_memory_dataset", server.used_memory)),
-                counting=fields.get("repl_backlog_active") == "1",
-                samples=_samples(chosen[giver.name], found),
-            )
-        return Cut(moment, shards)
-
-    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[tuple[bytes, str]]]:
-        """Return a few small keys of each shard with their types."""
-        leaders = {self.endpoint(giver.primary): giver.name for giver in givers}
-        found = self.fleet.each({where: [("RANDOMKEY",)] * self.wish.samples for where in leaders})
-        names = {
-            where: sorted({_raw(checked(key)) for key in keys if key is not None}) for where, keys in found.items()
-        }
-        sized = self.fleet.each(
-            {
-                where: [c for key in keys for c in (("TYPE", key), ("MEMORY", "USAGE", key))]
-                for where, keys in names.items()
-            }
-        )
-        small = {
-            where: [
-                (key, kind)
-                for key, kind, size in zip(names[where], answers[::2], answers[1::2], strict=True)
-                if checked(kind) in digest.TYPES and (checked(size) or SAMPLE_BYTES) < SAMPLE_BYTES
-            ]
-            for where, answers in sized.items()
-        }
-        dumps = self.fleet.each({where: [("DUMP", key) for key, _kind in keys] for where, keys in small.items()})
-        return {
-            leaders[where]: [
-                item
-                for item, payload in zip(keys, dumps[where], strict=True)
-                if payload is not None and digest.is_lasting(_raw(checked(payload)))
-            ]
-            for where, keys in small.items()
-        }
-
-    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
-        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
-        client = self.fleet.client(self.endpoint(giver.source))
-        while since() < self.wish.max_pause / 2:
-            if parse_server(client.call("INFO")).offset >= offset:
-                return
-            time.sleep(LAG_POLL)
 
 
 def _samples(chosen: Sequence[tuple[bytes, str]], answers: Sequence[Any]) -> tuple[backup.Sample, ...]:
