@@ -146,143 +146,57 @@ import pwd
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository, steps
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 POLL_SECONDS = 0.5
-LOG_LINES = 15
 AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL", "--")
+POSITION = "SELECT pg_walfile_name(pg_current_wal_lsn()), pg_current_wal_lsn()"
 
 
-class Restore:
-    """The steps on this host."""
+class Postgresql:
+    """This host's PostgreSQL and pgBackRest."""
 
     def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.params = module.params
-        self.data_dir: str = module.params["data_dir"]
-        self._lock()
-        self.state = self._load()
+        self._module, self._params = module, module.params
+        self._data_dir: str = module.params["data_dir"]
+        self._log = f"{module.params['state_file']}.log"
 
-    def _lock(self) -> None:
-        """Wait for a step that a killed run has left at work here. The kernel lets the lock go with this process."""
-        folder = os.path.dirname(self.params["state_file"])
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        if not locked(descriptor, self.params["timeout"]):
-            raise Refusal(
-                f"a step of an earlier run is still at work after {self.params['timeout']} s (restore_timeout): "
-                f"see who it is with: fuser -v {folder}"
-            )
-
-    def _load(self) -> dict[str, Any]:
-        try:
-            with open(self.params["state_file"], encoding="utf-8") as stream:
-                return json.load(stream)
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise Refusal(f"{self.params['state_file']} is damaged ({error}): look at it and delete it") from error
-
-    def _save(self, **changes: Any) -> None:
-        self.state = {**self.state, **changes}
-        replace_file(self.params["state_file"], json.dumps(self.state, indent=2), mode=0o600)
-
-    def _run(self, *command: str) -> tuple[int, str, str]:
+    def run(self, *command: str) -> tuple[int, str, str]:
         """Run a command as postgres; it ends with this module, also where that is killed."""
-        return self.module.run_command([*AS_POSTGRES, *command], cwd="/")
+        return self._module.run_command([*AS_POSTGRES, *command], cwd="/")
 
-    def _program(self, name: str) -> str:
-        return os.path.join(self.params["bin_dir"], name)
+    def _pg_ctl(self, *arguments: str) -> tuple[int, str, str]:
+        return self.run(os.path.join(self._params["bin_dir"], "pg_ctl"), "-D", self._data_dir, *arguments)
 
-    def _pgbackrest(self, *arguments: str) -> tuple[int, str, str]:
-        return self._run("pgbackrest", f"--stanza={self.params['stanza']}", *arguments)
+    def pgbackrest(self, *arguments: str) -> tuple[int, str, str]:
+        """Run pgBackRest for the stanza."""
+        return self.run("pgbackrest", f"--stanza={self._params['stanza']}", *arguments)
 
-    def _kept(self) -> list[str]:
-        found = glob.glob(f"{glob.escape(self.data_dir)}.before-*") + glob.glob(
-            f"{glob.escape(self.data_dir)}.restored-*"
-        )
-        return sorted(found)
-
-    def _aside(self) -> str:
-        if not self.params["id"]:
-            raise Refusal("id is missing")
-        return f"{self.data_dir}.before-{self.params['id']}"
-
-    def _control(self, folder: str) -> dict[str, str]:
-        code, out, err = self._run("env", "LC_ALL=C", self._program("pg_controldata"), folder)
+    def control(self, folder: str) -> dict[str, str]:
+        """Return what pg_controldata says of a data directory. Raises Refusal."""
+        program = os.path.join(self._params["bin_dir"], "pg_controldata")
+        code, out, err = self.run("env", "LC_ALL=C", program, folder)
         if code:
             raise Refusal(f"{folder} can't be read: {err.strip()}")
         pairs = (line.partition(":") for line in out.splitlines())
         return {name.strip(): value.strip() for name, _colon, value in pairs}
 
-    def _runs(self) -> bool:
-        return self._run(self._program("pg_ctl"), "-D", self.data_dir, "status")[0] == 0
-
-    def look(self) -> dict[str, Any]:
-        """Tell what is there."""
-        folder = self.data_dir
-        # pgBackRest writes the control file last: without it there is nothing whole.
-        if not os.path.exists(os.path.join(folder, "global", "pg_control")):
-            before = sorted(glob.glob(f"{glob.escape(self.data_dir)}.before-*"))
-            folder = before[-1] if before else ""
-        state = self._control(folder)["Database cluster state"] if folder else ""
-        return {"changed": False, "primary": state in ("in production", "shut down"), "kept": self._kept()}
-
-    def plan(self) -> dict[str, Any]:
-        """Begin a restore, or go on with the same one."""
-        wish = {key: self.params[key] for key in ("type", "target", "label", "timeline", "exclusive")}
-        if self.state and self.state["reached"] != "done":
-            if self.state["wish"] != wish:
-                raise Refusal(
-                    f"a restore to {self.state['wish']['type']} {self.state['wish']['target']} is not finished (reached: "
-                    f"{self.state['reached']}): go on with the same target, or go back with restore_action=back"
-                )
-            return {"changed": False}
-        target = recovery.parse_target(wish["type"], wish["target"])
-        control = self._control(self.data_dir)
-        system = int(control["Database system identifier"])
-        timeline = wish["timeline"] or int(control["Latest checkpoint's TimeLineID"])
-        code, out, err = self._pgbackrest("--log-level-console=off", "--output=json", "info")
-        if code:
-            raise Refusal(f"the repositories can't be read: {err.strip() or out.strip()}")
-        stanza = repository.parse(out, self.params["stanza"])
-        chosen = recovery.plan(
-            stanza,
-            target,
-            system_identifier=system,
-            timeline=timeline,
-            history=self._history(timeline),
-            now=time.time(),
-            label=wish["label"],
-        )
-        state = {
-            "id": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-            "wish": wish,
-            "backup": chosen.backup.label,
-            "timeline": chosen.timeline,
-            "arguments": chosen.arguments(wish["exclusive"]),
-            "reached": "planned",
-        }
-        if self.module.check_mode:
-            self.state = state
-        else:
-            self.state = {}
-            self._save(**state)
-        return {"changed": True}
-
-    def _history(self, timeline: int) -> dict[int, int]:
+    def history(self, timeline: int) -> dict[int, int]:
+        """Return where a timeline left its ancestors, from the archive. Raises Refusal."""
         if timeline == 1:
             return {}
         folder = tempfile.mkdtemp(prefix="holdfast-")
         try:
             shutil.chown(folder, "postgres")
             path = os.path.join(folder, "history")
-            code, out, err = self._pgbackrest("--no-archive-async", "archive-get", f"{timeline:08X}.history", path)
+            code, out, err = self.pgbackrest("--no-archive-async", "archive-get", f"{timeline:08X}.history", path)
             if code:
                 raise Refusal(f"the archive has no history of timeline {timeline}: {err.strip() or out.strip()}")
             with open(path, encoding="utf-8") as stream:
@@ -290,161 +204,204 @@ class Restore:
         finally:
             shutil.rmtree(folder)
 
-    def aside(self) -> dict[str, Any]:
-        """Move the data directory aside, once."""
-        target = self._aside()
-        if os.path.exists(target) or not os.path.exists(self.data_dir):
-            return {"changed": False}
-        if self._runs():
-            raise Refusal(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
-        if os.listdir(os.path.join(self.data_dir, "pg_tblspc")):
-            raise Refusal(f"{self.data_dir} has tablespaces, which this way of restoring does not keep aside")
-        if not self.module.check_mode:
-            os.rename(self.data_dir, target)
-        return {"changed": True}
+    def runs(self) -> bool:
+        """Whether a server runs in the data directory."""
+        return self._pg_ctl("status")[0] == 0
 
-    def restore(self) -> dict[str, Any]:
-        """Fill a new data directory from the backup."""
-        if self.state["reached"] != "planned":
-            return {"changed": False}
-        if self.module.check_mode:
-            return {"changed": True}
-        if not os.path.exists(self._aside()):
-            raise Refusal(f"{self._aside()} is not there: the old data must be aside first")
-        # What an interrupted restore left. The old data is aside, and PostgreSQL was never started in here.
-        for path in (self.data_dir, os.path.join(self.params["spool_dir"], "archive")):
-            if os.path.exists(path):
-                shutil.rmtree(path)
-        os.mkdir(self.data_dir, mode=0o700)
-        user = pwd.getpwnam("postgres")
-        os.chown(self.data_dir, user.pw_uid, user.pw_gid)
-        code, out, err = self._pgbackrest("--log-level-console=warn", *self.state["arguments"], "restore")
-        if code:
-            raise Refusal(f"pgBackRest could not restore {self.state['backup']}: {out.strip()} {err.strip()}")
-        self._save(reached="restored")
-        return {"changed": True}
+    def start(self) -> None:
+        """Start PostgreSQL alone; whether it came up shows in prove()."""
+        # Without listeners nobody writes; hot_standby would refuse settings smaller than the backed up primary's.
+        options = "-c listen_addresses= -c hot_standby=off -c synchronous_standby_names="
+        options += f" -c unix_socket_directories={self._params['socket_dir']} -c logging_collector=off"
+        if os.path.exists(self._log):
+            os.unlink(self._log)
+        self._pg_ctl("-W", "-l", self._log, "-o", options, "start")
 
-    def prove(self) -> dict[str, Any]:
-        """Start PostgreSQL alone, wait for the end of recovery, ask the probes, stop it."""
-        if self.state["reached"] != "restored":
-            return {"changed": False}
-        if self.module.check_mode:
-            return {"changed": True}
-        log = f"{self.params['state_file']}.log"
-        if not self._runs():
-            # Without listeners nobody writes; hot_standby would refuse settings smaller than the backed up primary's.
-            options = "-c listen_addresses= -c hot_standby=off -c synchronous_standby_names="
-            options += f" -c unix_socket_directories={self.params['socket_dir']} -c logging_collector=off"
-            if os.path.exists(log):
-                os.unlink(log)
-            self._run(self._program("pg_ctl"), "-D", self.data_dir, "-W", "-l", log, "-o", options, "start")
-        try:
-            self._wait_for_end_of_recovery(log)
-            failed = [probe["query"] for probe in self.params["probes"] if self._ask(probe) != "t"]
-            if failed:
-                raise Refusal(f"recovery ended, but these probes did not return true: {'; '.join(failed)}")
-            timeline, position = self._ask(
-                {"database": "postgres", "query": "SELECT pg_walfile_name(pg_current_wal_lsn()), pg_current_wal_lsn()"}
-            ).split("|")
-        finally:
-            self._stop()
-        self._save(reached="proved", new_timeline=repository.timeline_of(timeline), position=position)
-        return {"changed": True}
-
-    def _stop(self) -> None:
-        if self._runs():
-            code, out, err = self._run(self._program("pg_ctl"), "-D", self.data_dir, "-m", "fast", "-w", "stop")
+    def stop(self) -> None:
+        """Stop the server, if one runs. Raises Refusal."""
+        if self.runs():
+            code, out, err = self._pg_ctl("-m", "fast", "-w", "stop")
             if code:
                 raise Refusal(f"PostgreSQL does not stop: {out.strip()} {err.strip()}")
 
-    def _ask(self, probe: dict[str, str]) -> str:
-        command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", self.params["socket_dir"]]
-        code, out, err = self._run(*command, "-d", probe["database"], "-c", probe["query"])
+    def prove(self) -> dict[str, Any]:
+        """Wait for the end of recovery, ask the probes, stop; return what is to be remembered. Raises Refusal."""
+        try:
+            self._wait_for_end_of_recovery()
+            failed = [probe["query"] for probe in self._params["probes"] if self._ask(probe) != "t"]
+            if failed:
+                raise Refusal(f"recovery ended, but these probes did not return true: {'; '.join(failed)}")
+            file, position = self._ask({"database": "postgres", "query": POSITION}).split("|")
+            return {"new_timeline": repository.timeline_of(file), "position": position}
+        finally:
+            self.stop()
+
+    def _psql(self, database: str, query: str) -> tuple[int, str, str]:
+        command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", self._params["socket_dir"]]
+        return self.run(*command, "-d", database, "-c", query)
+
+    def _ask(self, probe: Mapping[str, str]) -> str:
+        code, out, err = self._psql(probe["database"], probe["query"])
         if code:
             raise Refusal(f"{probe['query']}: {err.strip()}")
         return out.strip()
 
-    def _wait_for_end_of_recovery(self, log: str) -> None:
-        deadline = time.monotonic() + self.params["timeout"]
-        command = [
-            "psql",
-            "-XAtq",
-            "-h",
-            self.params["socket_dir"],
-            "-d",
-            "postgres",
-            "-c",
-            "SELECT pg_is_in_recovery()",
-        ]
+    def _wait_for_end_of_recovery(self) -> None:
+        deadline = time.monotonic() + self._params["timeout"]
         while True:
-            code, out, _err = self._run(*command)
+            code, out, _err = self._psql("postgres", "SELECT pg_is_in_recovery()")
             if code == 0 and out.strip() == "f":
                 return
-            if not self._runs():
-                raise Refusal(f"PostgreSQL stopped before the target was reached. {self._why(log)}")
+            if not self.runs():
+                raise Refusal(f"PostgreSQL stopped before the target was reached. {self._why()}")
             if time.monotonic() > deadline:
-                raise Refusal(
-                    f"recovery took longer than {self.params['timeout']} s (restore_timeout). {self._why(log)}"
-                )
+                raise Refusal(f"recovery took longer than {self._params['timeout']} s (restore_timeout). {self._why()}")
             time.sleep(POLL_SECONDS)
 
-    def _why(self, log: str) -> str:
-        with open(log, encoding="utf-8", errors="replace") as stream:
-            lines = stream.read().splitlines()
-        remedy = "Go back with restore_action=back, then restore to another target"
-        if any("recovery ended before configured recovery target was reached" in line for line in lines):
-            remedy += ", or begin with an older backup (restore_set) where the target lies before the one chosen"
-        return f"{remedy}. It said: " + " / ".join(lines[-LOG_LINES:])
+    def _why(self) -> str:
+        with open(self._log, encoding="utf-8", errors="replace") as stream:
+            return steps.why_stopped(stream.read())
 
-    def mark(self) -> dict[str, Any]:
-        """Write down how far the restore is."""
-        if not self.state or self.state["reached"] == self.params["reached"]:
+
+class Restore:
+    """The restore on this host: its state, what stands there, and the hands that carry steps out."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module, self._params = module, module.params
+        self._postgresql = Postgresql(module)
+        self._places = steps.Places(
+            module.params["data_dir"], module.params["id"], os.path.join(module.params["spool_dir"], "archive")
+        )
+        self._lock()
+        self.state = self._load()
+
+    def _lock(self) -> None:
+        """Wait for a step that a killed run has left at work here. The kernel lets the lock go with this process."""
+        folder = os.path.dirname(self._params["state_file"])
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if not locked(descriptor, self._params["timeout"]):
+            raise Refusal(
+                f"a step of an earlier run is still at work after {self._params['timeout']} s (restore_timeout): "
+                f"see who it is with: fuser -v {folder}"
+            )
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            with open(self._params["state_file"], encoding="utf-8") as stream:
+                return json.load(stream)
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise Refusal(f"{self._params['state_file']} is damaged ({error}): look at it and delete it") from error
+
+    def _save(self, changes: Mapping[str, Any]) -> None:
+        self.state = {**self.state, **changes}
+        replace_file(self._params["state_file"], json.dumps(self.state, indent=2), mode=0o600)
+
+    def _kept(self) -> tuple[str, ...]:
+        data = glob.escape(self._places.data)
+        return tuple(sorted(glob.glob(f"{data}.before-*") + glob.glob(f"{data}.restored-*")))
+
+    def look(self) -> dict[str, Any]:
+        """Tell what is there. Raises Refusal."""
+        folder = self._places.data
+        # pgBackRest writes the control file last: without it there is nothing whole.
+        if not os.path.exists(os.path.join(folder, "global", "pg_control")):
+            before = sorted(glob.glob(f"{glob.escape(self._places.data)}.before-*"))
+            folder = before[-1] if before else ""
+        state = self._postgresql.control(folder)["Database cluster state"] if folder else ""
+        return {"changed": False, "primary": state in ("in production", "shut down"), "kept": list(self._kept())}
+
+    def plan(self) -> dict[str, Any]:
+        """Begin a restore, or go on with the same one. Raises Refusal."""
+        wish = {key: self._params[key] for key in ("type", "target", "label", "timeline", "exclusive")}
+        if steps.goes_on(self.state, wish):
             return {"changed": False}
-        if not self.module.check_mode:
-            self._save(reached=self.params["reached"])
+        target = recovery.parse_target(wish["type"], wish["target"])
+        control = self._postgresql.control(self._places.data)
+        timeline = wish["timeline"] or int(control["Latest checkpoint's TimeLineID"])
+        code, out, err = self._postgresql.pgbackrest("--log-level-console=off", "--output=json", "info")
+        if code:
+            raise Refusal(f"the repositories can't be read: {err.strip() or out.strip()}")
+        chosen = recovery.plan(
+            repository.parse(out, self._params["stanza"]),
+            target,
+            system_identifier=int(control["Database system identifier"]),
+            timeline=timeline,
+            history=self._postgresql.history(timeline),
+            now=time.time(),
+            label=wish["label"],
+        )
+        self.state = {
+            "id": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+            "wish": wish,
+            "backup": chosen.backup.label,
+            "timeline": chosen.timeline,
+            "arguments": chosen.arguments(wish["exclusive"]),
+            "reached": steps.PLANNED,
+        }
+        if not self._module.check_mode:
+            self._save({})
         return {"changed": True}
 
-    def back(self) -> dict[str, Any]:
-        """Put the old data directory in its place again."""
-        kept, restored = self._aside(), f"{self.data_dir}.restored-{self.params['id']}"
-        if not os.path.exists(kept):
-            return {"changed": False}
-        # What a killed `prove` left running is ended here; anything else is not ours.
-        if self.state.get("reached") != "restored" and os.path.exists(self.data_dir) and self._runs():
-            raise Refusal(f"PostgreSQL runs in {self.data_dir}: stop Patroni first")
-        if not self.module.check_mode:
-            if os.path.exists(self.data_dir):
-                self._stop()
-                os.rename(self.data_dir, restored)
-            os.rename(kept, self.data_dir)
-        return {"changed": True}
+    def step(self, name: str) -> dict[str, Any]:
+        """Do what is left of a step, in check mode nothing of it. Raises Refusal, OSError."""
+        seen = self._seen()
+        left = steps.next_actions(name, self._places, seen, self._params["reached"], dry=self._module.check_mode)
+        if not self._module.check_mode:
+            for action in left:
+                self._do(action)
+        return {"changed": bool(left), **({"kept": list(seen.kept)} if name == "cleanup" else {})}
 
-    def forget(self) -> dict[str, Any]:
-        """End a restore that went back."""
-        if not self.state:
-            return {"changed": False}
-        if not self.module.check_mode:
-            os.unlink(self.params["state_file"])
-        return {"changed": True}
+    def _seen(self) -> steps.Seen:
+        """Return what stands here."""
+        data = os.path.exists(self._places.data)
+        tablespaces = os.path.join(self._places.data, "pg_tblspc")
+        return steps.Seen(
+            state=self.state,
+            data=data,
+            aside=bool(self._places.id) and os.path.exists(self._places.aside),
+            spool=os.path.exists(self._places.spool),
+            running=data and self._postgresql.runs(),
+            tablespaces=os.path.isdir(tablespaces) and bool(os.listdir(tablespaces)),
+            kept=self._kept(),
+        )
 
-    def cleanup(self) -> dict[str, Any]:
-        """Delete the data directories that were kept."""
-        if self.state and self.state["reached"] != "done":
-            raise Refusal(f"a restore is not finished (reached: {self.state['reached']}): finish it or go back first")
-        kept = self._kept()
-        if not self.module.check_mode:
-            for path in kept:
-                shutil.rmtree(path)
-        return {"changed": bool(kept), "kept": kept}
+    def _do(self, action: steps.Action) -> None:
+        if action.verb == steps.RENAME:
+            os.rename(action.path, action.to)
+        elif action.verb == steps.REMOVE:
+            shutil.rmtree(action.path)
+        elif action.verb == steps.MAKE:
+            os.mkdir(action.path, mode=0o700)
+            user = pwd.getpwnam("postgres")
+            os.chown(action.path, user.pw_uid, user.pw_gid)
+        elif action.verb == steps.FILL:
+            self._fill()
+        elif action.verb == steps.START:
+            self._postgresql.start()
+        elif action.verb == steps.PROVE:
+            self.state = {**self.state, **self._postgresql.prove()}
+        elif action.verb == steps.STOP:
+            self._postgresql.stop()
+        elif action.verb == steps.SAVE:
+            self._save(action.changes)
+        elif action.verb == steps.FORGET:
+            os.unlink(self._params["state_file"])
+
+    def _fill(self) -> None:
+        code, out, err = self._postgresql.pgbackrest("--log-level-console=warn", *self.state["arguments"], "restore")
+        if code:
+            raise Refusal(f"pgBackRest could not restore {self.state['backup']}: {out.strip()} {err.strip()}")
 
 
 def main() -> None:
     """Run the module."""
     probe = {"database": {"type": "str", "default": "postgres"}, "query": {"type": "str", "required": True}}
-    steps = ["look", "plan", "aside", "restore", "prove", "mark", "back", "forget", "cleanup"]
+    names = ["look", "plan", "aside", "restore", "prove", "mark", "back", "forget", "cleanup"]
     module = AnsibleModule(
         argument_spec={
-            "step": {"type": "str", "required": True, "choices": steps},
+            "step": {"type": "str", "required": True, "choices": names},
             "stanza": {"type": "str", "required": True},
             "data_dir": {"type": "path", "required": True},
             "bin_dir": {"type": "path", "required": True},
@@ -459,14 +416,16 @@ def main() -> None:
             "probes": {"type": "list", "elements": "dict", "default": [], "options": probe},
             "timeout": {"type": "int", "default": 3600},
             "id": {"type": "str", "default": ""},
-            "reached": {"type": "str", "choices": ["dropped", "leading", "copied", "done"]},
+            "reached": {"type": "str", "choices": list(steps.MARKS)},
         },
         required_if=[("step", "mark", ["reached"])],
         supports_check_mode=True,
     )
     try:
         restore = Restore(module)
-        result = getattr(restore, module.params["step"])()
+        own = {"look": restore.look, "plan": restore.plan}
+        name = module.params["step"]
+        result = own[name]() if name in own else restore.step(name)
     except Refusal as error:
         module.fail_json(msg=f"{module.params['step']}: {error}")
     except OSError as error:

@@ -245,10 +245,12 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.re
     Declared,
     Limits,
     check,
-    mark_stalled,
-    patroni_from_rest,
     patroni_silent,
     summarize,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.state import (
+    mark_stalled,
+    patroni_from_rest,
     waits_for_replay,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal

@@ -193,85 +193,15 @@ import grp
 import os
 import pwd
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
-    Plan,
-    changed_users,
-    check_apart,
-    check_ports,
-    for_version,
-    instance_text,
-    make_plan,
-    masked_acl,
-    parse_config,
-    parse_size,
-    render_setting,
-    same,
-    share_memory,
-    unknown_settings,
-    version_numbers,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host import steps
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.running import Server, digest
-
-# Settings whose values stay out of results.
-SECRET_SETTINGS = frozenset(
-    {"primaryauth", "masterauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"}
-)
-TLS_FILES = ("tls-cert-file", "tls-key-file", "tls-ca-cert-file")
-# What waits for a restart beside settings: a program that is newer on disk.
-PROGRAM = "program"
-
-
-@dataclass
-class Instance:
-    """One instance: what it shall be, and what was found and done.
-
-    template: its configuration for all versions. text: the wished configuration file, for its own.
-    """
-
-    port: int
-    maxmemory: int
-    template: str
-    path: str
-    text: str = ""
-    wished: dict[str, str] = field(default_factory=dict)
-    on_disk: str = ""
-    running: bool = False
-    live: dict[str, str] = field(default_factory=dict)
-    live_before: dict[str, str] = field(default_factory=dict)
-    restart: list[str] = field(default_factory=list)
-    loaded: list[str] = field(default_factory=list)
-
-    def suit(self, version: str) -> None:
-        """Take the configuration of a version. Raises Refusal."""
-        self.text = for_version(self.template, version)
-        self.wished = parse_config(self.text, self.path)
-
-    @property
-    def acl_path(self) -> str:
-        """Path of the ACL file that the server shall use."""
-        return self.wished["aclfile"]
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything differs; a restart that still waits is no change of this run."""
-        return bool(self.text != self.on_disk or self.live or self.loaded)
-
-    def result(self) -> dict[str, Any]:
-        """Return the entry of the module's result."""
-        return {
-            "port": self.port,
-            "running": self.running,
-            "maxmemory": self.maxmemory,
-            "live": sorted(self.live),
-            "restart": self.restart,
-            "loaded": self.loaded,
-        }
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.steps import Found, Running, Step
 
 
 def total_memory() -> int:
@@ -295,243 +225,210 @@ def installed_version(module: AnsibleModule) -> str:
     return found[1] if found else ""
 
 
-class Work:
-    """One run of the module: reads everything, then (outside check mode) acts, instance by instance."""
+class Instance:
+    """One instance on this host: its server, if that runs, what it shall be, and what was done.
 
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.check = module.check_mode
-        self.params = module.params
-        self.installed = installed_version(module) or module.params["version"]
-        self.diffs: list[dict[str, str]] = []
-        self.changed = False
+    Parameters: params, the module's; template; installed, the version on disk. Raises Refusal.
+    """
 
-    def run(self) -> dict[str, Any]:
-        """Return the module's result. Raises Refusal, OSError."""
-        instances = self.instances()
-        if not self.check:
-            self.ids()
-        servers = {instance.port: server for instance in instances if (server := self.connect(instance))}
-        plans = {
-            instance.port: self.plan(instance, servers[instance.port]) for instance in instances if instance.running
-        }
-        self.folders(instances)
-        old_acl = read_text(instances[0].acl_path)
+    def __init__(self, params: Mapping[str, Any], template: steps.Template, installed: str) -> None:
+        self.wish = template.wish(installed)
         try:
-            self.acl(instances, servers, old_acl)
-            for instance in instances:
-                self.apply(instance, servers.get(instance.port), plans.get(instance.port))
-        finally:
-            for server in servers.values():
-                server.close()
-        return {
-            "changed": self.changed or any(instance.changed for instance in instances),
-            "instances": [instance.result() for instance in instances],
-            "restart_needed": [instance.port for instance in instances if instance.restart],
-            "running": all(instance.running for instance in instances),
-            "diff": self.diffs
-            + [self.live_diff(instance) for instance in instances if instance.live or instance.loaded],
-        }
-
-    def instances(self) -> list[Instance]:
-        """Return the instances as they shall be. Raises Refusal for what cannot be."""
-        wishes = self.params["instances"]
-        check_ports([wish["port"] for wish in wishes])
-        fixed = {wish["port"]: self.size(wish) for wish in wishes}
-        memory = share_memory(total_memory(), self.params["memory_fraction"], fixed)
-        secret = {
-            "primaryuser": self.params["replication_username"],
-            "primaryauth": self.params["replication_password"],
-        }
-        template = self.params["config"].rstrip("\n") + "\n\n# Replicas log in at their primary as\n"
-        template += "\n".join(render_setting(*pair) for pair in secret.items())
-        instances = [self.instance(wish, memory[wish["port"]], template) for wish in wishes]
-        check_apart({instance.port: instance.wished for instance in instances})
-        return instances
-
-    def instance(self, wish: dict[str, Any], maxmemory: int, template: str) -> Instance:
-        """Return one instance as it shall be."""
-        settings = {**self.params["settings"], "maxmemory": maxmemory, **wish["settings"]}
-        path = os.path.join(self.params["config_dir"], f"valkey-{wish['port']}.conf")
-        text = instance_text(template, wish["port"], settings)
-        instance = Instance(wish["port"], maxmemory, text, path, on_disk=read_text(path))
-        instance.suit(self.installed)
-        missing = [name for name in ("aclfile", "dir", "unixsocket") if not instance.wished.get(name)]
-        if missing:
-            raise Refusal(f"config: directive {missing[0]} is missing", "Add it")
-        return instance
-
-    @staticmethod
-    def size(wish: dict[str, Any]) -> int | None:
-        """Return the maxmemory of an instance in bytes, None if it has none of its own. Raises Refusal."""
-        if wish["maxmemory"] is None:
-            return None
-        size = parse_size(wish["maxmemory"])
-        if not size:
-            where = f"valkey_instances, port {wish['port']}, maxmemory"
-            raise Refusal(f"{where}: {wish['maxmemory']!r} is no size", "Write bytes, or a number with kb, mb or gb")
-        return size
-
-    def connect(self, instance: Instance) -> Server | None:
-        """Return the running server of an instance, None if it does not run."""
-        try:
-            server = Server(
-                instance.port,
-                instance.wished["unixsocket"],
-                self.params["run_dir"],
-                self.params["username"],
-                [self.params["password"], *self.params["previous_passwords"]],
+            self._server: Server | None = Server(
+                template.port,
+                self.wish.settings["unixsocket"],
+                params["run_dir"],
+                params["username"],
+                [params["password"], *params["previous_passwords"]],
             )
+            self.wish = template.wish(self._server.version)
         except ConnectionRefusedError:
+            self._server = None
+        self.version = self._server.version if self._server else ""
+        self.change = steps.Change()
+        self.live: dict[str, str] = {}
+        self.restart: list[str] = []
+        self._loaded: list[str] = []
+        self._digests: dict[str, str] = {}
+
+    @property
+    def loaded(self) -> list[str]:
+        """Files that the server was made to load again, in check mode those that it would."""
+        return [*self._loaded, *self.change.stale]
+
+    def look(self, acl: str) -> Found:
+        """Return what stands here, and plan what becomes of it. acl: the wished users. Raises Refusal."""
+        found = Found(read_text(self.wish.path), os.path.isdir(self.wish.settings["dir"]), self._running(acl))
+        self.change = steps.change(self.wish, found)
+        self.live, self.restart = dict(self.change.live), list(self.change.restart)
+        return found
+
+    def _running(self, acl: str) -> Running | None:
+        if self._server is None:
             return None
-        instance.running = True
-        instance.suit(server.version)
-        return server
-
-    def plan(self, instance: Instance, server: Server) -> Plan:
-        """Return what brings the running server to its configuration. Raises Refusal for unknown settings."""
-        live = server.settings(instance.wished)
-        unknown = unknown_settings(instance.wished, live)
-        if unknown:
-            name, near = next(iter(unknown.items()))
-            remedy = f"Did you mean {near}?" if near else "Remove it from valkey_settings"
-            raise Refusal(f"{server.where}: this version of the server has no setting {name}", remedy)
-        plan = make_plan(instance.wished, live, parse_config(instance.on_disk), server.memory.removed, server.version)
-        instance.live, instance.restart = dict(plan.live), [*plan.restart, *([PROGRAM] if server.outdated else [])]
-        instance.live_before = {name: live[name] for name in plan.live}
-        return plan
-
-    def ids(self) -> tuple[int, int]:
-        """Return the numbers of the servers' user and group. Raises Refusal if they are not there."""
-        try:
-            return pwd.getpwnam(self.params["owner"]).pw_uid, grp.getgrnam(self.params["group"]).gr_gid
-        except KeyError as error:
-            raise Refusal(f"valkey: the host has no such user or group ({error})", "Install valkey-server") from error
-
-    def folders(self, instances: list[Instance]) -> None:
-        """Make the data folders, and give those that exist to the servers' user."""
-        for instance in instances:
-            path = instance.wished["dir"]
-            if not os.path.isdir(path):
-                self.changed = True
-                self.diffs.append({"before": "", "after": "folder\n", "before_header": path, "after_header": path})
-                if self.check:
-                    continue
-                os.mkdir(path, 0o750)
-            changed = self.module.set_owner_if_different(path, self.params["owner"], False)
-            changed = self.module.set_group_if_different(path, self.params["group"], changed)
-            self.changed = self.module.set_mode_if_different(path, 0o750, changed) or self.changed
-
-    def acl(self, instances: list[Instance], servers: dict[int, Server], old: str) -> None:
-        """Write the ACL file and make every running server load it; put the old file back if one refuses it."""
-        oldest = min((server.version for server in servers.values()), key=version_numbers, default=self.installed)
-        path, new = instances[0].acl_path, for_version(self.params["acl"], oldest)
-        self.file(path, old, new, masked_acl)
-        if old and old != new and masked_acl(old) == masked_acl(new):
-            self.diffs[-1]["after"] += f"# new passwords: {', '.join(changed_users(old, new))}\n"
-        for instance in instances:
-            server = servers.get(instance.port)
-            if server and "aclfile" not in instance.restart:
-                try:
-                    self.load_acl(instance, server, path, new)
-                except Refusal as error:
-                    if old and old != new:
-                        self.write(path, old)
-                    remedy = "Correct valkey_users; the servers keep the users they had"
-                    raise Refusal(f"{server.where}: {error}", remedy) from error
-
-    def load_acl(self, instance: Instance, server: Server, path: str, text: str) -> None:
-        """Make one server load the ACL file if it has not, or if somebody changed its users since."""
-        current = server.acl_digest()
-        if server.has_loaded(path, text) and server.memory.acl in ("", current):
-            server.memory.acl = current
-        elif self.check or server.load_acl():
-            instance.loaded.append(path)
-        if not self.check:
-            server.memory.files[path] = digest(text)
-            server.memory.acl = server.acl_digest()
-
-    def apply(self, instance: Instance, server: Server | None, plan: Plan | None) -> None:
-        """Bring one instance to its configuration: memory, live settings, TLS files, at last its file."""
-        if server and plan:
-            server.memory.removed = list(plan.removed)
-            digests = self.tls_digests(instance, server)
-            if not self.check:
-                server.remember()
-                self.set_live(instance, server)
-                server.memory.files.update(digests)
-                server.remember()
-        self.file(instance.path, instance.on_disk, instance.text, self.masked_config)
-
-    def set_live(self, instance: Instance, server: Server) -> None:
-        """Set what can be set, and verify it by reading it back. Raises Refusal."""
-        refused = server.set_live(
-            {**instance.live, **{name: instance.wished[name] for name in self.tls_names(instance)}}
-        )
-        for name in refused:
-            del instance.live[name]
-        instance.restart = sorted({*instance.restart, *refused})
-        if instance.live:
-            after = server.settings(instance.wished)
-            wrong = [name for name in instance.live if not same(name, instance.wished[name], after[name])]
-            if wrong:
-                found = f"{wrong[0]} is {after[wrong[0]]!r} after CONFIG SET to {instance.wished[wrong[0]]!r}"
-                raise Refusal(f"{server.where}: {found}", "Write the value as the server shows it")
-
-    @staticmethod
-    def tls_digests(instance: Instance, server: Server) -> dict[str, str]:
-        """Return the digests of the TLS files; note those the server has not loaded, set_live() makes it load them."""
-        digests = {}
-        for path in sorted({instance.wished[name] for name in TLS_FILES if instance.wished.get(name)}):
+        server, stale = self._server, []
+        for path in self.wish.tls_files:
             if os.path.exists(path):
                 with open(path, "rb") as stream:
                     content = stream.read()
-                digests[path] = digest(content)
-                if not server.has_loaded(path, content):
-                    instance.loaded.append(path)
-        return digests
+                self._digests[path] = digest(content)
+                stale += [] if server.has_loaded(path, content) else [path]
+        return Running(
+            version=server.version,
+            live=server.settings(dict(self.wish.settings)),
+            removed=tuple(server.memory.removed),
+            outdated=server.outdated,
+            stale=tuple(stale),
+            acl_loaded=server.has_loaded(self.wish.settings["aclfile"], acl)
+            and server.memory.acl in ("", server.acl_digest()),
+        )
 
-    @staticmethod
-    def tls_names(instance: Instance) -> list[str]:
-        """Return the settings that name a TLS file that has to be loaded again; setting one loads all three."""
-        return [name for name in TLS_FILES if instance.wished.get(name) in instance.loaded]
+    def expect(self, step: Step) -> None:
+        """Note what a step would load, for check mode."""
+        if step.verb == steps.LOAD_ACL:
+            self._loaded.append(step.path)
 
-    def file(self, path: str, old: str, new: str, mask: Any) -> None:
-        """Write a file where it differs, and say so."""
-        if old == new:
+    def do(self, step: Step) -> None:
+        """Do a step at the running server. Raises Refusal."""
+        server = self._server
+        if server is None:
             return
-        self.changed = True
-        header = {"before_header": path, "after_header": path}
-        self.diffs.append({"before": mask(old), "after": mask(new), **header})
-        if not self.check:
-            self.write(path, new)
+        if step.verb == steps.LOAD_ACL:
+            self._loaded += [step.path] if server.load_acl() else []
+        elif step.verb == steps.KNOW_ACL:
+            server.memory.files[step.path], server.memory.acl = digest(step.text), server.acl_digest()
+        elif step.verb == steps.LEFT:
+            server.memory.removed = list(step.names)
+            server.remember()
+        elif step.verb == steps.SET:
+            self._set(server, step.settings)
+        elif step.verb == steps.LOADED:
+            server.memory.files.update(self._digests)
+            server.remember()
+
+    def _set(self, server: Server, settings: Mapping[str, str]) -> None:
+        """Set what can be set, and verify it by reading it back."""
+        refused = server.set_live(dict(settings))
+        for name in refused:
+            self.live.pop(name, None)
+        self.restart = sorted({*self.restart, *refused})
+        if self.live:
+            steps.check_set(self.wish, list(self.live), server.settings(dict(self.wish.settings)))
+
+    def result(self) -> dict[str, Any]:
+        """Return the entry of the module's result."""
+        return {
+            "port": self.wish.port,
+            "running": self._server is not None,
+            "maxmemory": self.wish.maxmemory,
+            "live": sorted(self.live),
+            "restart": self.restart,
+            "loaded": self.loaded,
+        }
+
+    def diff(self) -> dict[str, str]:
+        """Return what a diff shows of the running server."""
+        return steps.live_diff(self.wish, self.live, self.change.before, self.loaded)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._server:
+            self._server.close()
+
+
+class Host:
+    """This host's files and folders."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module = module
+
+    def ids(self) -> tuple[int, int]:
+        """Return the numbers of the servers' user and group. Raises Refusal if they are not there."""
+        params = self._module.params
+        try:
+            return pwd.getpwnam(params["owner"]).pw_uid, grp.getgrnam(params["group"]).gr_gid
+        except KeyError as error:
+            raise Refusal(f"valkey: the host has no such user or group ({error})", "Install valkey-server") from error
+
+    def own(self, path: str) -> bool:
+        """Give a data folder to the servers' user; return whether that changed it, in check mode whether it would."""
+        if not os.path.isdir(path):
+            return False
+        changed = self._module.set_owner_if_different(path, self._module.params["owner"], False)
+        changed = self._module.set_group_if_different(path, self._module.params["group"], changed)
+        return self._module.set_mode_if_different(path, 0o750, changed)
 
     def write(self, path: str, text: str) -> None:
         """Write a file that root owns and the servers may read."""
         _uid, gid = self.ids()
         replace_file(path, text, mode=0o640, uid=0, gid=gid)
 
-    @staticmethod
-    def masked_config(text: str) -> str:
-        """Return a configuration without its secrets, for people."""
-        return re.sub(rf"(?m)^({'|'.join(sorted(SECRET_SETTINGS))}) .*$", r"\1 (secret)", text)
+    def do(self, step: Step, instance: Instance) -> None:
+        """Do a step. Raises Refusal."""
+        if step.verb == steps.FOLDER:
+            os.mkdir(step.path, 0o750)
+        elif step.verb == steps.WRITE:
+            self.write(step.path, step.text)
+        else:
+            try:
+                instance.do(step)
+            except Refusal as error:
+                if step.verb != steps.LOAD_ACL:
+                    raise
+                if step.before and step.before != step.text:
+                    self.write(step.path, step.before)
+                remedy = "Correct valkey_users; the servers keep the users they had"
+                raise Refusal(f"valkey {step.port}: {error}", remedy) from error
 
-    @staticmethod
-    def live_diff(instance: Instance) -> dict[str, str]:
-        """Return the diff of a running server."""
 
-        def show(values: dict[str, str], secret: str) -> str:
-            shown = {name: secret if name in SECRET_SETTINGS else values[name] for name in sorted(instance.live)}
-            return "".join(f"{name} {value}\n" for name, value in shown.items())
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """Read, plan, (check mode stops) act; return the module's result. Raises Refusal, OSError."""
+    params, host = module.params, Host(module)
+    installed = installed_version(module) or params["version"]
+    wished = steps.templates(
+        params["instances"],
+        params["config"],
+        params["settings"],
+        (params["replication_username"], params["replication_password"]),
+        memory=total_memory(),
+        fraction=params["memory_fraction"],
+        folder=params["config_dir"],
+        version=installed,
+    )
+    if not module.check_mode:
+        host.ids()
+    instances = {template.port: Instance(params, template, installed) for template in wished}
+    try:
+        return converge(module, host, instances, installed)
+    finally:
+        for instance in instances.values():
+            instance.close()
 
-        title = f"running server {instance.port}"
-        after = show(instance.wished, "(new secret)") + "".join(f"# loaded again: {path}\n" for path in instance.loaded)
-        return {
-            "before": show(instance.live_before, "(secret)"),
-            "after": after,
-            "before_header": title,
-            "after_header": title,
-        }
+
+def converge(module: AnsibleModule, host: Host, instances: dict[int, Instance], installed: str) -> dict[str, Any]:
+    """Do what is left of the plan; return the module's result. Raises Refusal, OSError."""
+    each = list(instances.values())
+    acl = steps.acl_for(module.params["acl"], [one.version for one in each if one.version], installed)
+    before = read_text(each[0].wish.settings["aclfile"])
+    found = {port: instance.look(acl) for port, instance in instances.items()}
+    changes = {port: instance.change for port, instance in instances.items()}
+    left = steps.steps([instance.wish for instance in each], found, changes, (before, acl))
+    owned = [host.own(instance.wish.settings["dir"]) for instance in each]
+    for step in left:
+        if module.check_mode:
+            instances[step.port].expect(step)
+        else:
+            host.do(step, instances[step.port])
+            owned += [host.own(step.path)] if step.verb == steps.FOLDER else []
+    told = [step for step in left if step.verb in (steps.FOLDER, steps.WRITE)]
+    acted = [instance for instance in each if instance.live or instance.loaded]
+    return {
+        "changed": bool(any(owned) or told or acted),
+        "instances": [instance.result() for instance in each],
+        "restart_needed": [instance.wish.port for instance in each if instance.restart],
+        "running": all(instance.version for instance in each),
+        "diff": [steps.file_diff(step) for step in told] + [instance.diff() for instance in acted],
+    }
 
 
 def main() -> None:
@@ -566,7 +463,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**Work(module).run())
+        module.exit_json(**run(module))
     except Refusal as error:
         module.fail_json(msg=str(error))
     except OSError as error:

@@ -200,12 +200,6 @@ def test_dependencies_are_those_in_use() -> None:
     assert used == declared
 
 
-def test_every_module_is_in_an_action_group() -> None:
-    groups = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
-    grouped = [name for members in groups.values() for name in members if isinstance(name, str)]
-    assert sorted(grouped) == sorted(modules()), "meta/runtime.yml and plugins/modules differ"
-
-
 @pytest.mark.parametrize("playbook", sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml")))
 def test_playbooks_run_by_name_from_any_folder(playbook: str, installed: Path, elsewhere: Path) -> None:
     name = f"{NAMESPACE}.{NAME}.{playbook}"

@@ -1,0 +1,1 @@
+"""Packages: where they come from, which version is wanted."""

@@ -1,4 +1,4 @@
-"""Package sources of apt, in both of its formats (sources.list(5)): pure reading and writing."""
+"""Package sources of apt, in both of its formats (sources.list(5)). No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calendar expressions of systemd.time(7), checked without systemd. Pure: no I/O.
+"""Calendar expressions of systemd.time(7), checked without systemd. No I/O.
 
 It refuses what no systemd accepts and says which part is wrong. `systemd-analyze calendar` on the host has the last word.
 """

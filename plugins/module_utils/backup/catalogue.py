@@ -1,4 +1,4 @@
-"""One list of the backups of all engines and repositories, read from the stores themselves. Pure: no clock, no I/O."""
+"""One list of the backups of all engines and repositories, read from the stores themselves. No I/O."""
 
 from __future__ import annotations
 

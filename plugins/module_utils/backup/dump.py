@@ -1,4 +1,4 @@
-"""What a dump of PostgreSQL holds, and the SQL that makes its database and its roles anew. Pure."""
+"""What a dump of PostgreSQL holds, and the SQL that makes its database and its roles anew. No I/O."""
 
 from __future__ import annotations
 

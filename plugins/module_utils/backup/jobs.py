@@ -1,4 +1,4 @@
-"""Jobs that a schedule is made of, and the systemd units that run them. Pure: no I/O."""
+"""Jobs that a schedule is made of, and the systemd units that run them. No I/O."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A backup that is a folder of files, and the manifest that makes it one.
 
 A backup lies in `<backup_dir>/<engine>/<label>/`. While it is made, and while it is deleted, its folder is called
-`<label>.partial`: only a folder without that ending, with a manifest whose files are all there, is a backup. Pure: no I/O.
+`<label>.partial`: only a folder without that ending, with a manifest whose files are all there, is a backup. No I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Proofs: what a drill found out about one backup. Pure: no I/O.
+"""Proofs: what a drill found out about one backup. No I/O.
 
 A proof lies in `<backup_dir>/proofs/<engine>/<label>.json`. pgBackRest's backups have the engine `postgresql` and pgBackRest's label.
 """

@@ -1,4 +1,4 @@
-"""Which backups are kept. Pure: no clock, no I/O.
+"""Which backups are kept. No I/O.
 
 A rule keeps; nothing is deleted because it is old, only because no rule wants it any more. Whatever the rule, of each series
 (say, one kind of dump of one database) these stay: the newest good backup, the newest proved one, and all that a kept one needs.

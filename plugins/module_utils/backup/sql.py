@@ -1,4 +1,4 @@
-"""Names and texts as SQL takes them. Pure."""
+"""Names and texts as SQL takes them. No I/O."""
 
 from __future__ import annotations
 

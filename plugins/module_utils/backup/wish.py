@@ -1,4 +1,4 @@
-"""What an operator wants restored of databases, tables and roles. Pure."""
+"""What an operator wants restored of databases, tables and roles. No I/O."""
 
 from __future__ import annotations
 

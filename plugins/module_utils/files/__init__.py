@@ -1,0 +1,1 @@
+"""Files on a host: what differs from the wish, and how one is replaced whole."""

@@ -1,4 +1,4 @@
-"""What differs between the files that are wished and those that are there: pure comparison, no I/O."""
+"""What differs between the files that are wished and those that are there. No I/O."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""HAProxy's runtime socket and statistics."""

@@ -1,0 +1,1 @@
+"""Patroni's cluster: its state, configuration and switchover, and what programs beside it decide."""

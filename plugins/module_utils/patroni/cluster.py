@@ -1,4 +1,4 @@
-"""What Patroni's REST API says about a cluster, as data with verdicts: no I/O.
+"""What Patroni's REST API says about a cluster, as data with verdicts. No I/O.
 
 Sources: patroni/utils.py (cluster_as_json) and patroni/api.py of Patroni 3.0.2, 4.0.7 and 4.1.5. What differs between them:
 

@@ -1,4 +1,4 @@
-"""Whose is a PostgreSQL data directory? Pure decisions, no I/O.
+"""Whose is a PostgreSQL data directory? No I/O.
 
 Sources: PostgreSQL's src/include/catalog/pg_control.h (the file global/pg_control begins with the system identifier, an unsigned
 64-bit number in the machine's byte order) and src/bin/pg_ctl (postmaster.opts keeps the last command line). Patroni starts

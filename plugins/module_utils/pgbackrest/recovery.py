@@ -1,4 +1,4 @@
-"""How far back a cluster can be taken, and from which backup. Pure: no clock, no I/O."""
+"""How far back a cluster can be taken, and from which backup. No I/O."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""PgBouncer: its console and pools, here and on other hosts."""

@@ -1,0 +1,1 @@
+"""PostgreSQL servers: replication and its rules, settings, passwords."""

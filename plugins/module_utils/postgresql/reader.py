@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import Server, server_from_row
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import QUERY as SETTINGS_QUERY
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import Setting, from_rows
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.state import Server, server_from_row
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # One statement, so that all values belong together. The timeline comes from the WAL file in use: the control file

@@ -1,0 +1,1 @@
+"""Rules over an inventory and its hosts, before anything changes."""

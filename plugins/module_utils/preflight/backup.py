@@ -1,4 +1,4 @@
-"""Rules about repositories of backups."""
+"""Rules about repositories of backups. No I/O."""
 
 from __future__ import annotations
 

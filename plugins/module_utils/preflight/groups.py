@@ -1,4 +1,4 @@
-"""Rules about groups and their sizes."""
+"""Rules about groups and their sizes. No I/O."""
 
 from __future__ import annotations
 

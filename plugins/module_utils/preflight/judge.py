@@ -1,4 +1,4 @@
-"""All rules over one inventory, and the text of what they found."""
+"""All rules over one inventory, and the text of what they found. No I/O."""
 
 from __future__ import annotations
 

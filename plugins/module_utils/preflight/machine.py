@@ -1,4 +1,4 @@
-"""Rules about the machines themselves: release, PID 1, time, memory and disks."""
+"""Rules about the machines themselves: release, PID 1, time, memory and disks. No I/O."""
 
 from __future__ import annotations
 

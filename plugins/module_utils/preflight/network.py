@@ -1,4 +1,4 @@
-"""Rules about addresses, ports and the virtual address."""
+"""Rules about addresses, ports and the virtual address. No I/O."""
 
 from __future__ import annotations
 

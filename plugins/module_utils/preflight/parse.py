@@ -1,4 +1,4 @@
-"""Reading of what Linux and the services' files say about a host. Text and bytes in, plain data out; no I/O."""
+"""Reading of what Linux and the services' files say about a host. Text and bytes in, plain data out. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about the shape of the Valkey cluster, and whether its replicas can be kept apart."""
+"""Rules about the shape of the Valkey cluster, and whether its replicas can be kept apart. No I/O."""
 
 from __future__ import annotations
 

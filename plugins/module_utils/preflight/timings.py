@@ -1,4 +1,4 @@
-"""Rules about Patroni's timings and the values that all hosts must share."""
+"""Rules about Patroni's timings and the values that all hosts must share. No I/O."""
 
 from __future__ import annotations
 

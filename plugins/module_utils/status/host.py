@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import ssl
+from ssl import PEM_FOOTER, PEM_HEADER, cert_time_to_seconds
 
 
 def parse_units(text: str) -> list[dict[str, str]]:
@@ -45,10 +45,10 @@ def days_left(not_after: str, now: float) -> int:
     Parameters: not_after, as openssl prints it (`notAfter=Nov 22 23:30:00 2027 GMT`); now, seconds since the epoch.
     Raises ValueError for another text.
     """
-    return math.floor((ssl.cert_time_to_seconds(not_after.strip().removeprefix("notAfter=")) - now) / 86400)
+    return math.floor((cert_time_to_seconds(not_after.strip().removeprefix("notAfter=")) - now) / 86400)
 
 
 def split_certificates(text: str) -> list[str]:
     """Return the PEM of each certificate in a file, private keys left out."""
-    parts = text.split(ssl.PEM_HEADER)[1:]
-    return [ssl.PEM_HEADER + part.partition(ssl.PEM_FOOTER)[0] + ssl.PEM_FOOTER + "\n" for part in parts]
+    parts = text.split(PEM_HEADER)[1:]
+    return [PEM_HEADER + part.partition(PEM_FOOTER)[0] + PEM_FOOTER + "\n" for part in parts]

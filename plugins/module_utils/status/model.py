@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import routes
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import normalize_mode
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.state import normalize_mode
 
 ENGINES = ("patroni", "etcd", "valkey")
 FRONTENDS = ("read_write", "read_only", "synchronous")

@@ -1,4 +1,4 @@
-"""What to do with one systemd unit: pure decisions, no I/O.
+"""What to do with one systemd unit. No I/O.
 
 A unit must be restarted when the files that its running process loaded are not the files on disk. What was loaded is
 remembered as a record (digests by path) together with the unit's InvocationID, which systemd changes at every start.

@@ -1,0 +1,1 @@
+"""What is known of certificates without a library."""

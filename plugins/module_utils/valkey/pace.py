@@ -6,7 +6,7 @@ each ping tells and the more pings there are, so the interval grows with them.
 
 While nodes meet, the interval is a step of the pace plus the node's `repl-diskless-sync-delay` (seconds), which is 0 meanwhile: the
 one number tells both values to go back to, also to a later run. At the end the node timeout is brief for a moment
-(cluster.Cluster.hasten), and tells its own in the same way. None is written to the servers' configuration files.
+(forming.Gossip.hasten), and tells its own in the same way. None is written to the servers' configuration files.
 """
 
 from __future__ import annotations

@@ -33,10 +33,13 @@ def check(
 
     states: of the servers that answered. errors: why the others didn't, by endpoint.
     """
-    return by_severity(_Check(declared, states, errors, limits).findings())
+    said = (declared, states, errors, limits)
+    return by_severity([*_Members(*said).findings(), *_Shards(*said).findings()])
 
 
-class _Check:
+class _Seen:
+    """What was declared and what servers said."""
+
     def __init__(
         self, declared: Sequence[Declared], states: States, errors: Mapping[Endpoint, str], limits: Limits
     ) -> None:
@@ -46,23 +49,6 @@ class _Check:
         self.node_of = {states[n.endpoint].id: n for n in self.declared if n.endpoint in states}
         self.states = {identity: states[node.endpoint] for identity, node in self.node_of.items()}
         self.names = names_of(declared, states)
-
-    def findings(self) -> Iterator[Finding]:
-        yield from self._unreachable()
-        if not self.states:
-            return
-        yield from self._membership()
-        yield from self._agreement()
-        yield from self._flags()
-        yield from self._slots()
-        yield from self._open_slots()
-        yield from self._replicas()
-        yield from self._links()
-        yield from self._places()
-        yield from self._majorities()
-        yield from self._pace()
-        yield from self._databases()
-        yield from self._libraries()
 
     def _name(self, node: str) -> str:
         return self.names.get(node, node)
@@ -76,6 +62,21 @@ class _Check:
     def followers(self) -> dict[str, State]:
         """Declared replicas."""
         return {n: s for n, s in self.states.items() if s.view.myself.is_replica}
+
+
+class _Members(_Seen):
+    """Who is in the cluster, and whether all see the same."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Return what does not hold."""
+        yield from self._unreachable()
+        if not self.states:
+            return
+        yield from self._membership()
+        yield from self._agreement()
+        yield from self._flags()
+        yield from self._pace()
+        yield from self._databases()
 
     def _unreachable(self) -> Iterator[Finding]:
         for node in self.declared:
@@ -153,6 +154,40 @@ class _Check:
                     rule, severity, self._name(where), f"down for {len(observers)} of {len(self.states)} nodes",
                     "no node is seen as down", "Start the instance, or check its bus port from those hosts",
                 )  # fmt: skip
+
+    def _pace(self) -> Iterator[Finding]:
+        for node, state in self.states.items():
+            if state.pace is not None:
+                yield Finding(
+                    "formation_pace", "warning", self._name(node), "gossips at the pace of an interrupted formation",
+                    "the server's own pace", CONVERGE,
+                )  # fmt: skip
+
+    def _databases(self) -> Iterator[Finding]:
+        counts = Counter(state.databases for state in self.states.values())
+        most = max(counts, default=1)
+        for node, state in self.states.items():
+            if state.databases < most:
+                yield Finding(
+                    "databases_differ", "warning", self._name(node), f"{databases.SETTING} is {state.databases}, others have {most}",
+                    "all servers have the same databases", f"Set {databases.SETTING} in valkey_settings, then run site.yml",
+                )  # fmt: skip
+
+
+class _Shards(_Seen):
+    """Slots, their replicas, and where these are."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Return what does not hold; nothing where no server answered."""
+        if not self.states:
+            return
+        yield from self._slots()
+        yield from self._open_slots()
+        yield from self._replicas()
+        yield from self._links()
+        yield from self._places()
+        yield from self._majorities()
+        yield from self._libraries()
 
     def _slots(self) -> Iterator[Finding]:
         claims = Counter(s for state in self.primaries.values() for s in ranges.expand(state.view.myself.slots))
@@ -269,24 +304,6 @@ class _Check:
                     f"at most {survivable(number)}",
                     CONVERGE if avoidable else "Add a host, or use an odd number of primaries",
                 )
-
-    def _pace(self) -> Iterator[Finding]:
-        for node, state in self.states.items():
-            if state.pace is not None:
-                yield Finding(
-                    "formation_pace", "warning", self._name(node), "gossips at the pace of an interrupted formation",
-                    "the server's own pace", CONVERGE,
-                )  # fmt: skip
-
-    def _databases(self) -> Iterator[Finding]:
-        counts = Counter(state.databases for state in self.states.values())
-        most = max(counts, default=1)
-        for node, state in self.states.items():
-            if state.databases < most:
-                yield Finding(
-                    "databases_differ", "warning", self._name(node), f"{databases.SETTING} is {state.databases}, others have {most}",
-                    "all servers have the same databases", f"Set {databases.SETTING} in valkey_settings, then run site.yml",
-                )  # fmt: skip
 
     def _libraries(self) -> Iterator[Finding]:
         """A function that a primary lacks fails for the keys of its slots, and for those alone."""

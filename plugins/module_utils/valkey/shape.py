@@ -153,12 +153,8 @@ def names_of(declared: Sequence[Declared], states: States) -> dict[str, str]:
     return {**found, **{states[node.endpoint].id: node.name for node in declared if node.endpoint in states}}
 
 
-class Planner:
-    """Plans for one declaration and one set of states.
-
-    replicas: least number for each primary. balance: whether slots move for balance alone.
-    forget_failed: whether dead nodes that aren't declared and own no slot are forgotten.
-    """
+class _Nodes:
+    """Declared nodes as the servers know them: who is where, and what stands against a plan."""
 
     def __init__(
         self,
@@ -178,44 +174,6 @@ class Planner:
         self.by_id = {state.id: state for state in states.values()}
         self.names = names_of(declared, states)
         self.present = [state_id for state_id, node in self.node_of.items() if node.present]
-
-    def plan(self) -> Plan:
-        """Return the plan. Raises Refusal when there can't be one."""
-        self._check_ids()
-        dead = self._check_foreign()
-        self._check_clusters()
-        owned = owners(self._in_cluster())
-        wished = placement.place(self._seats(owned), self.replicas)
-        healed = heal(self.by_id, owned, self.names)
-        if not healed.empty:
-            healing_moves = joined(healed.moves)
-            return Plan(
-                calm=self._calm(), meet=self._meet(), settle=healed.settle, heal=healing_moves, assign=healed.assign
-            )
-        reset = self._reset(wished)
-        if reset:
-            return Plan(calm=self._calm(), reset=reset)
-        distribution = self._distribution(owned, wished)
-        busy = {move.source for move in distribution.moves}
-        return Plan(
-            calm=self._calm(),
-            meet=self._meet(),
-            promote=wished.promotions,
-            assign=distribution.assignments,
-            replicate=self._replicate(wished, busy),
-            move=distribution.moves,
-            forget=(*dead, *self._leaving(busy)),
-            forming=not owned,
-        )
-
-    def staying(self, plan: Plan) -> list[Endpoint]:
-        """Return the servers that are members after a plan: not those that leave with it or have left already."""
-        found = []
-        for node in self.declared:
-            state = self.states[node.endpoint]
-            if node.present or not (state.view.alone or state.id in plan.forget):
-                found.append(node.endpoint)
-        return found
 
     def _name(self, node: str) -> str:
         return self.names.get(node, node)
@@ -285,6 +243,52 @@ class Planner:
             apart = [other for other in groups if not other & group]
             groups = [*apart, group.union(*(other for other in groups if other & group))]
         return groups
+
+
+class Planner(_Nodes):
+    """Plans for one declaration and one set of states.
+
+    replicas: least number for each primary. balance: whether slots move for balance alone.
+    forget_failed: whether dead nodes that aren't declared and own no slot are forgotten.
+    """
+
+    def plan(self) -> Plan:
+        """Return the plan. Raises Refusal when there can't be one."""
+        self._check_ids()
+        dead = self._check_foreign()
+        self._check_clusters()
+        owned = owners(self._in_cluster())
+        wished = placement.place(self._seats(owned), self.replicas)
+        healed = heal(self.by_id, owned, self.names)
+        if not healed.empty:
+            healing_moves = joined(healed.moves)
+            return Plan(
+                calm=self._calm(), meet=self._meet(), settle=healed.settle, heal=healing_moves, assign=healed.assign
+            )
+        reset = self._reset(wished)
+        if reset:
+            return Plan(calm=self._calm(), reset=reset)
+        distribution = self._distribution(owned, wished)
+        busy = {move.source for move in distribution.moves}
+        return Plan(
+            calm=self._calm(),
+            meet=self._meet(),
+            promote=wished.promotions,
+            assign=distribution.assignments,
+            replicate=self._replicate(wished, busy),
+            move=distribution.moves,
+            forget=(*dead, *self._leaving(busy)),
+            forming=not owned,
+        )
+
+    def staying(self, plan: Plan) -> list[Endpoint]:
+        """Return the servers that are members after a plan: not those that leave with it or have left already."""
+        found = []
+        for node in self.declared:
+            state = self.states[node.endpoint]
+            if node.present or not (state.view.alone or state.id in plan.forget):
+                found.append(node.endpoint)
+        return found
 
     def _seats(self, owned: Mapping[str, Ranges]) -> list[Seat]:
         shard_of = {node: self.by_id[node].view.myself.primary_id or node for node in self.present}

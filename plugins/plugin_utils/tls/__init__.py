@@ -1,0 +1,1 @@
+"""Certificates and authorities on the controller: issued, kept, rotated."""

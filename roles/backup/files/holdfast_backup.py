@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
     logical,
     offsite,
     physical,
+    physical_drill,
     restore,
     runner,
     store,
@@ -27,8 +29,15 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs i
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import parse_wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup_job
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import drill as valkey_drill
 
-ENGINES = {"pgbackrest": physical.run, "logical": logical.run, "valkey": backup_job.run, "drill": drill.run}
+DRILLS = {"postgresql": physical_drill.drill, "valkey": valkey_drill.drill}
+ENGINES = {
+    "pgbackrest": physical.run,
+    "logical": logical.run,
+    "valkey": backup_job.run,
+    "drill": functools.partial(drill.run, DRILLS),
+}
 
 
 def job_of(options: argparse.Namespace) -> Job:

@@ -264,8 +264,8 @@ class Record:
         os.replace(beside_it, self._path)
 
 
-class Guard:
-    """Looks, decides, acts. Raises OSError, EtcdError and PatroniError, after which the next look goes on."""
+class Surroundings:
+    """What the guard looks at and speaks with."""
 
     def __init__(self, settings: dict[str, Any], folder: str) -> None:
         self._settings = settings
@@ -294,38 +294,6 @@ class Guard:
         found = [connect(self._settings["socket"], self._settings["timeout"])]
         limit = begun + self._settings["disk_timeout"]
         return found + [disk.end(limit - time.monotonic()) for disk in self._disks]
-
-    def turn(self) -> None:
-        """Look once and do what follows from it."""
-        self.mind_the_clock()
-        found = self._look()
-        gone = any(finding.gone for finding in found)
-        if gone and not self._gone and not self._record.phase:
-            self._wake()
-        self._gone = gone
-        self._memory, verdict = guard.observe(self._memory, found, self._rules, now())
-        if self._record.phase == "out":
-            self._be_out(verdict)
-        elif self._record.phase == "returning":
-            self._come_back()
-        elif verdict.sick:
-            self._be_sick(verdict)
-        elif self._told:
-            self._say("", "all is well again")
-            self._forget()
-
-    def mind_the_clock(self) -> None:
-        """Wake Patroni where somebody set the clock.
-
-        It counts its turns and its lease by the time of day (schedule_next_run and is_leader of 4.0 and 4.1): set back by an hour
-        it would sleep for one, set forward it takes its lease for over until its next turn.
-        """
-        step = clock() - self._clock
-        if abs(step) < CLOCK_STEP_SECONDS:
-            self._clock += step
-        elif self._wake():
-            self._clock += step
-            print(f"the clock was set by {step:+.0f} s: Patroni takes its turn now", flush=True)
 
     def _say(self, key: str, text: str) -> None:
         """Tell the journal what is new."""
@@ -368,6 +336,42 @@ class Guard:
     @property
     def _name(self) -> str:
         return str(self._config["name"])
+
+
+class Guard(Surroundings):
+    """Looks, decides, acts. Raises OSError, EtcdError and PatroniError, after which the next look goes on."""
+
+    def turn(self) -> None:
+        """Look once and do what follows from it."""
+        self.mind_the_clock()
+        found = self._look()
+        gone = any(finding.gone for finding in found)
+        if gone and not self._gone and not self._record.phase:
+            self._wake()
+        self._gone = gone
+        self._memory, verdict = guard.observe(self._memory, found, self._rules, now())
+        if self._record.phase == "out":
+            self._be_out(verdict)
+        elif self._record.phase == "returning":
+            self._come_back()
+        elif verdict.sick:
+            self._be_sick(verdict)
+        elif self._told:
+            self._say("", "all is well again")
+            self._forget()
+
+    def mind_the_clock(self) -> None:
+        """Wake Patroni where somebody set the clock.
+
+        It counts its turns and its lease by the time of day (schedule_next_run and is_leader of 4.0 and 4.1): set back by an hour
+        it would sleep for one, set forward it takes its lease for over until its next turn.
+        """
+        step = clock() - self._clock
+        if abs(step) < CLOCK_STEP_SECONDS:
+            self._clock += step
+        elif self._wake():
+            self._clock += step
+            print(f"the clock was set by {step:+.0f} s: Patroni takes its turn now", flush=True)
 
     def _be_sick(self, verdict: guard.Verdict) -> None:
         keys = self._store()

@@ -19,6 +19,7 @@ import pytest
 import valkey_load
 import yaml
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_source import left
 from run_module import ModuleFailedError, fail_module, finish, run_module, start
 from valkey_servers import ValkeyServers
 
@@ -346,7 +347,7 @@ def test_killed_restores_go_on(backup: tuple[Path, str, dict[str, int]], tmp_pat
         if killed >= KILLS:
             break
     assert killed >= KILLS
-    assert list(Path("/run/holdfast").glob("valkey-*")) == []
+    assert left(str(tmp_path / "valkey" / backup[1])) == []
 
 
 def last(wish: dict[str, Any]) -> dict[str, Any]:
@@ -357,6 +358,45 @@ def last(wish: dict[str, Any]) -> dict[str, Any]:
         if "the cluster holds" not in str(error):
             raise
         return {"remaining": 0}
+
+
+def test_a_failed_restore_leaves_nothing(backup: tuple[Path, str, dict[str, int]], tmp_path: Path) -> None:
+    copied(backup, tmp_path)
+    with ValkeyServers("9.1", 3, settings=SETTINGS) as servers:
+        form(servers)
+        program = tmp_path / "valkey-server"
+        version = f'"{servers.programs}/valkey-server" --version'
+        program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec {version}\necho no such luck\nexit 1\n')
+        program.chmod(0o755)
+        told = fail_module(
+            "valkey_restore", {**restoring(servers, tmp_path, label=backup[1]), "server_program": str(program)}
+        )
+        assert "did not start: no such luck" in told
+        assert left(str(tmp_path / "valkey" / backup[1])) == []
+
+
+def test_a_restore_that_lost_the_cluster_says_what_it_keeps(
+    backup: tuple[Path, str, dict[str, int]], tmp_path: Path
+) -> None:
+    copied(backup, tmp_path)
+    with ValkeyServers("9.1", 3, settings=SETTINGS) as servers:
+        form(servers)
+        wish = restoring(servers, tmp_path, label=backup[1], parallel=1)
+        folder = str(tmp_path / "valkey" / backup[1])
+        running = start("valkey_restore", wish)
+        while not left(folder):
+            assert running.poll() is None
+            time.sleep(0.005)
+        for process in servers.processes.values():
+            process.kill()
+        with pytest.raises(ModuleFailedError) as failed:
+            finish(running)
+        kept = left(folder)
+        assert kept and f"{', '.join(kept)} stays on this host for up to 6 h; action back ends it" in str(failed.value)
+        for path in kept:
+            cli = [str(servers.programs / "valkey-cli"), "-s", f"{path}/s", "SHUTDOWN", "NOSAVE"]
+            subprocess.run(cli, check=True, capture_output=True)
+            shutil.rmtree(path)
 
 
 def test_an_unfinished_restore_goes_back_to_nothing(backup: tuple[Path, str, dict[str, int]], tmp_path: Path) -> None:
@@ -381,8 +421,8 @@ def test_a_server_that_died_meanwhile_begins_again(backup: tuple[Path, str, dict
             continue
         state = json.loads((tmp_path / "restore/valkey.json").read_text())
         assert [part["cursor"] for part in state["parts"].values() if part["cursor"]]
-        for path in Path("/run/holdfast").glob("valkey-*/s"):
-            cli = [str(servers.programs / "valkey-cli"), "-s", str(path), "INFO", "server"]
+        for folder in left(str(tmp_path / "valkey" / backup[1])):
+            cli = [str(servers.programs / "valkey-cli"), "-s", f"{folder}/s", "INFO", "server"]
             told = subprocess.run(cli, capture_output=True, text=True, check=True).stdout
             os.kill(int(re.search(r"process_id:(\d+)", told)[1]), signal.SIGKILL)  # type: ignore[index]
         assert run_module("valkey_restore", wish)["remaining"] == 0

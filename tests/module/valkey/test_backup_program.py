@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import valkey_load
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_source import left
 from run_module import ROOT, run_module
 from valkey_servers import PASSWORD, ValkeyServers
 
@@ -98,7 +99,7 @@ def test_a_drill_proves_what_the_job_made(program: Program, kind: str) -> None:
     assert len([name for name in names if name.endswith("samples")]) == 3
     assert program.valkey()["proved"]["label"] == label
     assert drill_failed(program) == "0"
-    assert list(Path("/run/holdfast").glob("valkey-*")) == []
+    assert left(str(program.backups / "valkey" / label)) == []
 
 
 def test_a_broken_backup_is_told_by_drill_catalogue_and_metric(program: Program) -> None:

@@ -8,25 +8,27 @@ import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.replication import (
     REMEDIES,
-    Archiver,
     Declared,
     Limits,
+    check,
+    find_primary,
+    lag_of,
+    patroni_silent,
+    summarize,
+)
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.state import (
+    Archiver,
     PatroniView,
     Server,
     Slot,
     StandbyNames,
     WalReceiver,
     WalSender,
-    check,
-    find_primary,
-    lag_of,
     mark_stalled,
     normalize_mode,
     parse_lsn,
     parse_standby_names,
     patroni_from_rest,
-    patroni_silent,
-    summarize,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Configuration of Valkey servers: text, live settings and what lies between them. Pure decisions, no I/O.
+"""Configuration of Valkey servers: text, live settings and what lies between them. No I/O.
 
 A setting is one directive of a configuration file, by name. Its value has the form that C(CONFIG SET) takes: the
 arguments of the directive joined by one space, several lines of one directive joined too.

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import cluster, functions, shape, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.agreeing import POLL, Disagreement, unsettled
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import (
     Cluster,
-    Disagreement,
     members,
     settled,
-    unsettled,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -149,7 +148,7 @@ class Converger:
             except shape.TwoOwnersError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(cluster.POLL)
+                time.sleep(POLL)
                 continue
             self._check(states, planner, plan)
             plan = replace(plan, load=self._lacking(states, plan))
@@ -199,7 +198,7 @@ class Converger:
                 self.report.remaining = 0
                 staying = planner.staying(plan)
                 if not settled(states, staying):
-                    self.cluster.agree(staying)
+                    self.cluster.agreement.agree(staying)
                 return states, planner
             if not self._act(states, planner, plan):
                 return self.cluster.observe(), planner
@@ -218,30 +217,30 @@ class Converger:
         staying = planner.staying(plan)
         functions.load(self.cluster.fleet, plan.load, endpoint_of)
         self._note(Plan(load=plan.load), planner)
-        self.cluster.calm(endpoint_of[node] for node in plan.calm)
+        self.cluster.forming.calm(endpoint_of[node] for node in plan.calm)
         self._note(Plan(calm=plan.calm), planner)
         if plan.reset:
-            self.cluster.reset(states, plan.reset)
+            self.cluster.forming.reset(states, plan.reset)
             self._note(Plan(reset=plan.reset), planner)
             return True
         if plan.heal or plan.settle:
-            self.cluster.settle(states, plan.settle)
+            self.cluster.forming.settle(states, plan.settle)
             self._note(Plan(settle=plan.settle), planner)
             return self._move(states, planner, plan, plan.heal, "finish ")
         if plan.promote:
-            self.cluster.promote(states, plan.promote, staying)
+            self.cluster.forming.promote(states, plan.promote, staying)
             self._note(Plan(promote=plan.promote), planner)
             return True
         if plan.meet or plan.assign or plan.replicate:
-            self.cluster.introduce(states, plan, staying)
+            self.cluster.forming.introduce(states, plan, staying)
             self._note(Plan(meet=plan.meet, assign=plan.assign, replicate=plan.replicate), planner)
             return True
         if plan.move:
-            self.cluster.await_serving(
+            self.cluster.agreement.await_serving(
                 [endpoint_of[n] for n in sorted({n for m in plan.move for n in (m.source, m.target)})]
             )
             return self._move(states, planner, plan, plan.move)
-        self.cluster.forget(states, plan.forget)
+        self.cluster.forming.forget(states, plan.forget)
         self._note(Plan(forget=plan.forget), planner)
         return True
 
@@ -260,5 +259,5 @@ class Converger:
         outcome = engines.carry_out(context, moves, left, way)
         self.report.add(outcome)
         self.report.done += [verb + line for line in slots.describe(shape.joined(outcome.done), planner.names)]
-        self.cluster.agree(planner.staying(plan))
+        self.cluster.agreement.agree(planner.staying(plan))
         return not outcome.remaining

@@ -209,14 +209,59 @@ class _Crew:
                     judged = time.perf_counter()
 
 
-class _Mover:
-    """Moves windows over connections of its own."""
+class _Owners:
+    """Tells nodes who owns a slot."""
 
     def __init__(self, crew: _Crew, fleet: Fleet) -> None:
         self._crew = crew
         self._context = crew.context
         self._fleet = fleet
         self._size = RoundSize()
+
+    def _client(self, member: str) -> Client:
+        return self._fleet.client(self._context.members[member].endpoint)
+
+    def _tell(self, member: str, slots: Sequence[int], owner: str) -> None:
+        """Let a member know the new owner of slots. Raises ValkeyError when it does not within TELL_SECONDS.
+
+        Gossip may tell it first. A source without slots then turns into a replica: it closes connections that wait in
+        SETSLOT, and its own replicas leave, which it answers with NOREPLICAS.
+        """
+        deadline = self._context.clock() + TELL_SECONDS
+        while True:
+            try:
+                self._set(member, slots, "NODE", owner)
+                return
+            except (ReplyError, UnreachableError) as error:
+                if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
+                    raise
+                self._fleet.drop(self._context.members[member].endpoint)
+                if self._knows(member, slots, owner):
+                    return
+                if self._context.clock() >= deadline:
+                    raise
+            time.sleep(TELL_PAUSE)
+
+    def _knows(self, member: str, slots: Sequence[int], owner: str) -> bool:
+        """Whether a member sees the owner of all these slots and has none of them open."""
+        try:
+            view = parse_nodes(self._fleet.client(self._context.members[member].endpoint).call("CLUSTER", "NODES"))
+        except (UnreachableError, ReplyError):
+            return False
+        is_open = any(mark.slot in slots for mark in view.myself.marks)
+        return not is_open and all(view.owners.get(slot) == owner for slot in slots)
+
+    def _set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
+        endpoint = self._context.members[member].endpoint
+        commands = [("CLUSTER", "SETSLOT", slot, state, peer) for slot in slots]
+        for reply in self._fleet.client(endpoint).pipeline(commands):
+            if isinstance(reply, ReplyError) and _already(reply, state):
+                continue
+            checked(reply)
+
+
+class _Mover(_Owners):
+    """Moves windows over connections of its own."""
 
     def move(self, move: Move) -> None:
         """Move one window, a few slots at a time: as many as one round takes the keys of.
@@ -336,47 +381,6 @@ class _Mover:
             "KEYS",
             *batch.keys,
         ]
-
-    def _client(self, member: str) -> Client:
-        return self._fleet.client(self._context.members[member].endpoint)
-
-    def _tell(self, member: str, slots: Sequence[int], owner: str) -> None:
-        """Let a member know the new owner of slots. Raises ValkeyError when it does not within TELL_SECONDS.
-
-        Gossip may tell it first. A source without slots then turns into a replica: it closes connections that wait in
-        SETSLOT, and its own replicas leave, which it answers with NOREPLICAS.
-        """
-        deadline = self._context.clock() + TELL_SECONDS
-        while True:
-            try:
-                self._set(member, slots, "NODE", owner)
-                return
-            except (ReplyError, UnreachableError) as error:
-                if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
-                    raise
-                self._fleet.drop(self._context.members[member].endpoint)
-                if self._knows(member, slots, owner):
-                    return
-                if self._context.clock() >= deadline:
-                    raise
-            time.sleep(TELL_PAUSE)
-
-    def _knows(self, member: str, slots: Sequence[int], owner: str) -> bool:
-        """Whether a member sees the owner of all these slots and has none of them open."""
-        try:
-            view = parse_nodes(self._fleet.client(self._context.members[member].endpoint).call("CLUSTER", "NODES"))
-        except (UnreachableError, ReplyError):
-            return False
-        is_open = any(mark.slot in slots for mark in view.myself.marks)
-        return not is_open and all(view.owners.get(slot) == owner for slot in slots)
-
-    def _set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
-        endpoint = self._context.members[member].endpoint
-        commands = [("CLUSTER", "SETSLOT", slot, state, peer) for slot in slots]
-        for reply in self._fleet.client(endpoint).pipeline(commands):
-            if isinstance(reply, ReplyError) and _already(reply, state):
-                continue
-            checked(reply)
 
 
 def groups(counts: Counts, keys: int, slots: int | None = None) -> Iterator[Counts]:

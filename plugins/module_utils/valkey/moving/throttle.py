@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 LEAST_ROUND = 0.0005
 GROWTH = 1.25
@@ -26,7 +26,7 @@ class Bucket:
         self._clock = clock
         self._sleep = sleep
         self._free_at = clock()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def take(self, units: int) -> None:
         """Wait until what was taken before has been paid for, then take units."""

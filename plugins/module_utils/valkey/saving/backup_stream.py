@@ -45,12 +45,8 @@ class Received:
     rdb: int
 
 
-class ReplicaStream:
-    """One connection that behaves as a new replica would.
-
-    Parameters: version, of the server, which it shall take for ours; follow, whether writes shall come after the file.
-    Raises UnreachableError, RefusedError.
-    """
+class _Link:
+    """What goes to and fro on one connection."""
 
     def __init__(self, endpoint: Endpoint, options: Options, version: str, *, follow: bool) -> None:
         self.endpoint = endpoint
@@ -72,6 +68,61 @@ class ReplicaStream:
             # Wakes a thread that waits for it.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+    def _take(self, most: int) -> bytes:
+        if self._pending:
+            part, self._pending = self._pending[:most], self._pending[most:]
+            return part
+        try:
+            part = self._socket.recv(most)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise self._lost(error) from error
+        if not part:
+            raise self._lost("the server closed the connection")
+        return part
+
+    def _line(self) -> str:
+        while b"\n" not in self._pending:
+            part = self._socket.recv(LINE_LIMIT)
+            if not part:
+                raise ConnectionResetError("the server closed the connection")
+            self._pending += part
+        line, self._pending = self._pending.split(b"\n", 1)
+        return line.rstrip(b"\r").decode("utf-8", "replace")
+
+    def _send(self, *words: str) -> None:
+        encoded = [word.encode() for word in words]
+        frames = [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
+        try:
+            self._socket.sendall(b"*%d\r\n%s" % (len(frames), b"".join(frames)))
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _call(self, *words: str) -> None:
+        self._send(*words)
+        try:
+            line = self._line()
+        except OSError as error:
+            raise self._lost(error) from error
+        if not line.startswith("+"):
+            raise RefusedError(
+                self.endpoint, f"{words[0]}: {line.lstrip('-')}", "Check the user, its password and its ACL"
+            )
+
+    def _lost(self, why: object) -> UnreachableError:
+        return UnreachableError(
+            self.endpoint, f"the copy broke off: {why}", "Run again; if it stays, see the server's log"
+        )
+
+
+class ReplicaStream(_Link):
+    """One connection that behaves as a new replica would.
+
+    Parameters: version, of the server, which it shall take for ours; follow, whether writes shall come after the file.
+    Raises UnreachableError, RefusedError.
+    """
 
     def ask(self) -> None:
         """Ask for a copy without waiting for the answer."""
@@ -167,53 +218,6 @@ class ReplicaStream:
         finally:
             self._socket.settimeout(self._timeout)
         return Received(path, reached - self.offset, digest.hexdigest(), 0)
-
-    def _take(self, most: int) -> bytes:
-        if self._pending:
-            part, self._pending = self._pending[:most], self._pending[most:]
-            return part
-        try:
-            part = self._socket.recv(most)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise self._lost(error) from error
-        if not part:
-            raise self._lost("the server closed the connection")
-        return part
-
-    def _line(self) -> str:
-        while b"\n" not in self._pending:
-            part = self._socket.recv(LINE_LIMIT)
-            if not part:
-                raise ConnectionResetError("the server closed the connection")
-            self._pending += part
-        line, self._pending = self._pending.split(b"\n", 1)
-        return line.rstrip(b"\r").decode("utf-8", "replace")
-
-    def _send(self, *words: str) -> None:
-        encoded = [word.encode() for word in words]
-        frames = [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
-        try:
-            self._socket.sendall(b"*%d\r\n%s" % (len(frames), b"".join(frames)))
-        except OSError as error:
-            raise self._lost(error) from error
-
-    def _call(self, *words: str) -> None:
-        self._send(*words)
-        try:
-            line = self._line()
-        except OSError as error:
-            raise self._lost(error) from error
-        if not line.startswith("+"):
-            raise RefusedError(
-                self.endpoint, f"{words[0]}: {line.lstrip('-')}", "Check the user, its password and its ACL"
-            )
-
-    def _lost(self, why: object) -> UnreachableError:
-        return UnreachableError(
-            self.endpoint, f"the copy broke off: {why}", "Run again; if it stays, see the server's log"
-        )
 
 
 def _connected(endpoint: Endpoint, options: Options) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import random
@@ -136,8 +137,8 @@ class Streams:
         return {giver.name: stream for giver, stream in zip(givers, self.all, strict=True)}
 
 
-class Taking:
-    """One backup being made."""
+class _Members:
+    """The cluster whose backup is made, and how far its servers are."""
 
     def __init__(self, wish: Wish, options: Options) -> None:
         self.wish = wish
@@ -154,6 +155,106 @@ class Taking:
     def endpoint(self, node: Node) -> Endpoint:
         """Where a member listens for us."""
         return self._entry if node.myself else Endpoint(node.address, node.port)
+
+    def changed(self, view: View) -> str:
+        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
+        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
+        views = [parse_nodes(text) for text in seen.values()]
+        moved = any(found.signature != view.signature for found in views)
+        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
+
+    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
+        """Return what the servers were told: users with hashed passwords, settings without secrets."""
+        leaders = {self.endpoint(giver.primary): giver for giver in givers}
+        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
+        servers = []
+        for where, (_users, settings) in answers.items():
+            words = checked(settings)
+            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
+            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
+        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
+
+    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[Candidate]]) -> Cut:
+        """Return what all primaries say of themselves and of the chosen keys, asked at once."""
+        moment = datetime.datetime.now(datetime.UTC)
+        asked: dict[Endpoint, list[Command]] = {}
+        for giver in givers:
+            reads = [
+                command
+                for item in chosen[giver.name]
+                for command in (
+                    ("SELECT", item.database),
+                    ("PEXPIRETIME", item.key),
+                    digest.reader(item.kind, item.key),
+                )
+            ]
+            asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
+        answers = self.fleet.each(asked)
+        shards = {}
+        for giver in givers:
+            info, *found = answers[self.endpoint(giver.primary)]
+            server = parse_server(checked(info))
+            fields = parse_info(info)
+            shards[giver.name] = ShardState(
+                offset=server.offset,
+                keys=server.keys,
+                memory=int(fields.get("used_memory_dataset", server.used_memory)),
+                counting=fields.get("repl_backlog_active") == "1",
+                samples=_samples(chosen[giver.name], found),
+                databases=server.filled,
+            )
+        return Cut(moment, shards)
+
+    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[Candidate]]:
+        """Return a few small keys of each shard with their types: of all its databases, or of as many as there are samples."""
+        leaders = {self.endpoint(giver.primary): giver for giver in givers}
+        picks = {w: picked(self.servers[giver.primary.id].filled, self.wish.samples) for w, giver in leaders.items()}
+        found = self._each({where: [(number, [("RANDOMKEY",)]) for number in mine] for where, mine in picks.items()})
+        names = {
+            where: sorted({(n, _raw(key)) for n, [key] in zip(picks[where], keys, strict=True) if key is not None})
+            for where, keys in found.items()
+        }
+        sized = self._each(
+            {w: [(n, [("TYPE", key), ("MEMORY", "USAGE", key)]) for n, key in keys] for w, keys in names.items()}
+        )
+        small = {
+            where: [
+                Candidate(number, key, kind)
+                for (number, key), (kind, size) in zip(names[where], answers, strict=True)
+                if kind in digest.TYPES and (size or SAMPLE_BYTES) < SAMPLE_BYTES
+            ]
+            for where, answers in sized.items()
+        }
+        dumps = self._each({where: [(i.database, [("DUMP", i.key)]) for i in items] for where, items in small.items()})
+        return {
+            leaders[where].name: [
+                item
+                for item, [payload] in zip(items, dumps[where], strict=True)
+                if payload is not None and digest.is_lasting(_raw(payload))
+            ]
+            for where, items in small.items()
+        }
+
+    def _each(
+        self, asked: Mapping[Endpoint, Sequence[tuple[int, Sequence[Command]]]]
+    ) -> dict[Endpoint, list[list[Any]]]:
+        """Do groups of commands, each in its database, on all servers at once. Returns the replies of each group. Raises ValkeyError."""
+        answers = self.fleet.each(
+            {w: [c for number, group in groups for c in (("SELECT", number), *group)] for w, groups in asked.items()}
+        )
+        return {where: _grouped([len(group) for _n, group in asked[where]], found) for where, found in answers.items()}
+
+    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
+        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
+        client = self.fleet.client(self.endpoint(giver.source))
+        while since() < self.wish.max_pause / 2:
+            if parse_server(client.call("INFO")).offset >= offset:
+                return
+            time.sleep(LAG_POLL)
+
+
+class Taking(_Members):
+    """One backup being made."""
 
     def plan(self) -> tuple[View, tuple[Giver, ...]]:
         """Wait until the cluster can be backed up, and return it with who gives the files. Raises Refusal, ValkeyError."""
@@ -227,24 +328,6 @@ class Taking:
             raise
         return streams
 
-    def changed(self, view: View) -> str:
-        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
-        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
-        views = [parse_nodes(text) for text in seen.values()]
-        moved = any(found.signature != view.signature for found in views)
-        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
-
-    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
-        """Return what the servers were told: users with hashed passwords, settings without secrets."""
-        leaders = {self.endpoint(giver.primary): giver for giver in givers}
-        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
-        servers = []
-        for where, (_users, settings) in answers.items():
-            words = checked(settings)
-            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
-            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
-        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
-
     def cut(self, givers: Sequence[Giver], streams: Sequence[ReplicaStream]) -> tuple[Cut, str]:
         """Let all files begin at one moment. Returns it, and why it is none, empty when it is. Raises ValkeyError."""
         chosen = self._candidates(givers)
@@ -280,90 +363,12 @@ class Taking:
         forks = [Fork(shard.offset, shard.offset, shard.counting, known) for shard in cut.shards.values()]
         return cut, backup.torn(forks, self.wish.max_pause)
 
-    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[Candidate]]) -> Cut:
-        """Return what all primaries say of themselves and of the chosen keys, asked at once."""
-        moment = datetime.datetime.now(datetime.UTC)
-        asked: dict[Endpoint, list[Command]] = {}
-        for giver in givers:
-            reads = [
-                command
-                for item in chosen[giver.name]
-                for command in (
-                    ("SELECT", item.database),
-                    ("PEXPIRETIME", item.key),
-                    digest.reader(item.kind, item.key),
-                )
-            ]
-            asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
-        answers = self.fleet.each(asked)
-        shards = {}
-        for giver in givers:
-            info, *found = answers[self.endpoint(giver.primary)]
-            server = parse_server(checked(info))
-            fields = parse_info(info)
-            shards[giver.name] = ShardState(
-                offset=server.offset,
-                keys=server.keys,
-                memory=int(fields.get("used_memory_dataset", server.used_memory)),
-                counting=fields.get("repl_backlog_active") == "1",
-                samples=_samples(chosen[giver.name], found),
-                databases=server.filled,
-            )
-        return Cut(moment, shards)
 
-    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[Candidate]]:
-        """Return a few small keys of each shard with their types: of all its databases, or of as many as there are samples."""
-        leaders = {self.endpoint(giver.primary): giver for giver in givers}
-        picks = {where: self._picks(self.servers[giver.primary.id].filled) for where, giver in leaders.items()}
-        found = self._each({where: [(number, [("RANDOMKEY",)]) for number in mine] for where, mine in picks.items()})
-        names = {
-            where: sorted({(n, _raw(key)) for n, [key] in zip(picks[where], keys, strict=True) if key is not None})
-            for where, keys in found.items()
-        }
-        sized = self._each(
-            {w: [(n, [("TYPE", key), ("MEMORY", "USAGE", key)]) for n, key in keys] for w, keys in names.items()}
-        )
-        small = {
-            where: [
-                Candidate(number, key, kind)
-                for (number, key), (kind, size) in zip(names[where], answers, strict=True)
-                if kind in digest.TYPES and (size or SAMPLE_BYTES) < SAMPLE_BYTES
-            ]
-            for where, answers in sized.items()
-        }
-        dumps = self._each({where: [(i.database, [("DUMP", i.key)]) for i in items] for where, items in small.items()})
-        return {
-            leaders[where].name: [
-                item
-                for item, [payload] in zip(items, dumps[where], strict=True)
-                if payload is not None and digest.is_lasting(_raw(payload))
-            ]
-            for where, items in small.items()
-        }
-
-    def _each(
-        self, asked: Mapping[Endpoint, Sequence[tuple[int, Sequence[Command]]]]
-    ) -> dict[Endpoint, list[list[Any]]]:
-        """Do groups of commands, each in its database, on all servers at once. Returns the replies of each group. Raises ValkeyError."""
-        answers = self.fleet.each(
-            {w: [c for number, group in groups for c in (("SELECT", number), *group)] for w, groups in asked.items()}
-        )
-        return {where: _grouped([len(group) for _n, group in asked[where]], found) for where, found in answers.items()}
-
-    def _picks(self, filled: Sequence[int]) -> list[int]:
-        """Return the database of each sample."""
-        number = self.wish.samples
-        return (
-            [filled[n % len(filled)] for n in range(number)] if len(filled) <= number else random.sample(filled, number)
-        )
-
-    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
-        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
-        client = self.fleet.client(self.endpoint(giver.source))
-        while since() < self.wish.max_pause / 2:
-            if parse_server(client.call("INFO")).offset >= offset:
-                return
-            time.sleep(LAG_POLL)
+def picked(filled: Sequence[int], number: int) -> list[int]:
+    """Return the database of each of so many samples: all that hold keys in turn, or some of more; none where there are no keys."""
+    if len(filled) > number:
+        return random.sample(filled, number)
+    return list(itertools.islice(itertools.cycle(filled), number))
 
 
 def _grouped(sizes: Sequence[int], replies: Sequence[Any]) -> list[list[Any]]:

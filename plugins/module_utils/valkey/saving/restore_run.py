@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Event, Lock
@@ -20,6 +20,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     Endpoint,
     Fleet,
     Options,
+    ValkeyError,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import (
     backup,
@@ -74,8 +75,8 @@ class Progress:
     changed: bool
 
 
-class Restoring:
-    """One run of a restore."""
+class _Grounds:
+    """What a restore stands on: the cluster, the backups, and the file that says how far it is."""
 
     def __init__(self, wish: Wish, options: Options) -> None:
         self.wish = wish
@@ -156,6 +157,68 @@ class Restoring:
             )
         return found
 
+    def flush(self, view: View) -> None:
+        """Delete all keys of the cluster."""
+        self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "FLUSHALL")
+
+    def stop_sources(self, label: str) -> None:
+        """End servers that a killed run left."""
+        found = store.look(self.wish.backup_dir, backup.ENGINE, label)
+        if found.manifest is None:
+            return
+        for shard in restore.shards_of(found.manifest):
+            Source(found.path, shard, found.manifest.kind, self.options, self.wish.program).stop()
+
+    def _require_databases(self, folder: str, shards: tuple[Shard, ...], view: View) -> None:
+        """Refuse a cluster that lacks a database of the backup."""
+        with open(os.path.join(folder, backup.SERVERS_FILE), encoding="utf-8") as file:
+            needed = restore.needed_databases(shards, json.load(file))
+        where = {node.endpoint: Endpoint(node.address, node.port) for node in view.primaries}
+        told = self.fleet.all(where.values(), "CONFIG", "GET", databases.SETTING)
+        limits = {name: databases.limit(told[endpoint]) for name, endpoint in where.items()}
+        problem = restore.databases_problem(needed, limits)
+        if problem:
+            raise Refusal(
+                problem,
+                f"Nothing was changed. Set {databases.SETTING} in valkey_settings, or restore into another cluster",
+            )
+
+    def _require_memory(self, shards: tuple[Shard, ...], view: View, servers: Mapping[str, Server]) -> None:
+        """Refuse data that is more than the cluster may hold, or a shard that is more than this host can load."""
+        wanted = sum(shard.memory for shard in shards)
+        bound = [server.max_memory for server in servers.values()]
+        used = 0 if self.wish.existing == restore.FLUSH else sum(server.used_memory for server in servers.values())
+        if all(bound) and used + wanted > sum(bound):
+            raise Refusal(
+                f"the data takes {wanted >> 20} MiB, {used >> 20} MiB are in use, and maxmemory of all"
+                f" {len(view.primaries)} primaries is {sum(bound) >> 20} MiB",
+                "Nothing was changed. Raise maxmemory or add shards",
+            )
+        if not restore.at_once([shard.memory for shard in shards], available_memory(), 1):
+            raise Refusal(
+                f"the largest shard takes {max(shard.memory for shard in shards) >> 20} MiB, this host has"
+                f" {available_memory() >> 20} MiB of memory available",
+                "Nothing was changed. Restore from a host with more memory",
+            )
+
+
+@contextlib.contextmanager
+def leaving(folder: str) -> Iterator[None]:
+    """Say what a failure leaves behind: the servers that the next run goes on with."""
+    try:
+        yield
+    except (Refusal, ValkeyError) as error:
+        left = restore_source.left(folder)
+        if not left:
+            raise
+        hours = restore_source.KEEP_SECONDS // 3600
+        remedy = f"For the next run, which goes on, {', '.join(left)} stays on this host for up to {hours} h; action back ends it"
+        raise Refusal(str(error), remedy) from error
+
+
+class Restoring(_Grounds):
+    """One run of a restore."""
+
     # What to do.
 
     def plan(self) -> tuple[State, Manifest, View]:
@@ -194,38 +257,6 @@ class Restoring:
         state = State(found.label, tuple(sorted(members)), self.wish.existing if keys else restore.REFUSE)
         return state, found.manifest, view
 
-    def _require_databases(self, folder: str, shards: tuple[Shard, ...], view: View) -> None:
-        """Refuse a cluster that lacks a database of the backup."""
-        with open(os.path.join(folder, backup.SERVERS_FILE), encoding="utf-8") as file:
-            needed = restore.needed_databases(shards, json.load(file))
-        where = {node.endpoint: Endpoint(node.address, node.port) for node in view.primaries}
-        told = self.fleet.all(where.values(), "CONFIG", "GET", databases.SETTING)
-        limits = {name: databases.limit(told[endpoint]) for name, endpoint in where.items()}
-        problem = restore.databases_problem(needed, limits)
-        if problem:
-            raise Refusal(
-                problem,
-                f"Nothing was changed. Set {databases.SETTING} in valkey_settings, or restore into another cluster",
-            )
-
-    def _require_memory(self, shards: tuple[Shard, ...], view: View, servers: Mapping[str, Server]) -> None:
-        """Refuse data that is more than the cluster may hold, or a shard that is more than this host can load."""
-        wanted = sum(shard.memory for shard in shards)
-        bound = [server.max_memory for server in servers.values()]
-        used = 0 if self.wish.existing == restore.FLUSH else sum(server.used_memory for server in servers.values())
-        if all(bound) and used + wanted > sum(bound):
-            raise Refusal(
-                f"the data takes {wanted >> 20} MiB, {used >> 20} MiB are in use, and maxmemory of all"
-                f" {len(view.primaries)} primaries is {sum(bound) >> 20} MiB",
-                "Nothing was changed. Raise maxmemory or add shards",
-            )
-        if not restore.at_once([shard.memory for shard in shards], available_memory(), 1):
-            raise Refusal(
-                f"the largest shard takes {max(shard.memory for shard in shards) >> 20} MiB, this host has"
-                f" {available_memory() >> 20} MiB of memory available",
-                "Nothing was changed. Restore from a host with more memory",
-            )
-
     def over(self) -> bool:
         """Whether the time of this run is used up."""
         return self.wish.budget is not None and time.monotonic() - self._begin >= self.wish.budget
@@ -240,11 +271,12 @@ class Restoring:
         folder = os.path.join(self.wish.backup_dir, backup.ENGINE, state.label)
         todo = [shard for shard in shards if not state.parts.get(shard.name, Part()).done]
         crew = _Crew(self, state, folder, manifest.kind)
-        crew.work(todo)
-        state = replace(crew.state, seconds=before + time.monotonic() - self._begin)
-        if all(state.parts.get(shard.name, Part()).done for shard in shards):
-            self._count(state)
-            state = replace(state, reached=restore.DONE)
+        with leaving(folder):
+            crew.work(todo)
+            state = replace(crew.state, seconds=before + time.monotonic() - self._begin)
+            if all(state.parts.get(shard.name, Part()).done for shard in shards):
+                self._count(state)
+                state = replace(state, reached=restore.DONE)
         return Progress(self.keep(state), total, True)
 
     def _make_room(self, state: State, view: View) -> State:
@@ -261,10 +293,6 @@ class Restoring:
                 self.flush(view)
             state = self.keep(replace(state, reached=restore.READY))
         return state
-
-    def flush(self, view: View) -> None:
-        """Delete all keys of the cluster."""
-        self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "FLUSHALL")
 
     def _count(self, state: State) -> None:
         """Compare the number of keys without an end with what was read. Raises Refusal where keys are missing."""
@@ -313,14 +341,6 @@ class Restoring:
             self.flush(view)
         self.forget()
         return State("", state.cluster, restore.REFUSE, restore.DONE)
-
-    def stop_sources(self, label: str) -> None:
-        """End servers that a killed run left."""
-        found = store.look(self.wish.backup_dir, backup.ENGINE, label)
-        if found.manifest is None:
-            return
-        for shard in restore.shards_of(found.manifest):
-            Source(found.path, shard, found.manifest.kind, self.options, self.wish.program).stop()
 
 
 def available_memory() -> int:
@@ -371,16 +391,20 @@ class _Crew:
     def _restore(self, shard: Shard) -> None:
         wish = self._restoring.wish
         source = Source(self._folder, shard, self._kind, self._restoring.options, wish.program)
-        with contextlib.closing(source.client()) as client, Fleet(self._restoring.options) as fleet:
+        with source.useless():
+            client = source.client()
+        with contextlib.closing(client), Fleet(self._restoring.options) as fleet:
             part = self.state.parts.get(shard.name, Part())
-            if not self._wait(source, client):
-                return
+            with source.useless():
+                if not self._wait(source, client):
+                    return
             keys, expired, spaces = source.loaded(client)
             server = parse_server(client.call("INFO")).run_id
             if part.server != server:
                 lasting = sum(number - ends for number, ends in spaces.values())
                 part = Part(server, lasting=lasting, loaded=keys, expired=expired)
-                _check_loaded(shard, self._kind, part, spaces)
+                with source.useless():
+                    _check_loaded(shard, self._kind, part, spaces)
             replay = Replay(client, fleet, self._restoring.look_alone(fleet))
             part = replay.run(part, sorted(spaces), self._over, lambda step: self._keep(shard.name, step))
             if not part.done:
@@ -388,6 +412,7 @@ class _Crew:
                 return
             compared, wrong = replay.compare(wish.compare, sorted(spaces))
             if wrong:
+                source.stop()
                 raise Refusal(
                     f"{len(wrong)} of {compared} keys of {shard.file} read otherwise in the cluster, {wrong[0]} among them",
                     "Look who writes there, empty the cluster and restore again",

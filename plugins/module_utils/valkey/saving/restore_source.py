@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
@@ -67,6 +69,16 @@ def version(program: str = SERVER) -> tuple[int, ...]:
     return tuple(int(part) for part in match.groups())
 
 
+def _mark(folder: str) -> str:
+    """Return what folders of servers have in their names for a backup. Sockets have short paths."""
+    return hashlib.sha256(folder.encode()).hexdigest()[:10]
+
+
+def left(folder: str) -> list[str]:
+    """Return the folders of servers that hold a backup's shards on this host now. folder: of the backup."""
+    return sorted(glob.glob(os.path.join(RUN_DIR, f"valkey-{_mark(folder)}-*")))
+
+
 class Source:
     """The server of one shard. It survives this process, so that the next run goes on with what is loaded.
 
@@ -79,9 +91,7 @@ class Source:
         self._folder = folder
         self._kind = kind
         self._options = options
-        # Sockets have short paths.
-        mark = hashlib.sha256(folder.encode()).hexdigest()[:10]
-        self._home = os.path.join(RUN_DIR, f"valkey-{mark}-{shard.name.removeprefix('shard-')}")
+        self._home = os.path.join(RUN_DIR, f"valkey-{_mark(folder)}-{shard.name.removeprefix('shard-')}")
         self._socket = os.path.join(self._home, "s")
 
     def client(self) -> SourceClient:
@@ -95,8 +105,20 @@ class Source:
             with contextlib.suppress(ValkeyError):
                 return SourceClient(self._socket)
             if process.poll() is not None or time.monotonic() > deadline:
+                # Its timeout hands the signal on.
+                process.terminate()
+                process.wait()
                 raise Refusal(f"the server for {self.shard.file} did not start: {self.log()}", "See the message")
             time.sleep(POLL)
+
+    @contextlib.contextmanager
+    def useless(self) -> Iterator[None]:
+        """End the server where the block is refused: no run goes on with what it has."""
+        try:
+            yield
+        except Refusal:
+            self.stop()
+            raise
 
     def log(self) -> str:
         """Return the end of the server's log."""
