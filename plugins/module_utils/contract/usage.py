@@ -1,4 +1,4 @@
-"""The text that `-e help=true` prints. No I/O."""
+"""What a person reads about a playbook's contract: the text of `-e help=true`, a section of the documents. No I/O."""
 
 from __future__ import annotations
 
@@ -32,3 +32,18 @@ def render(contract: Contract, options: Mapping[str, Mapping[str, Any]]) -> str:
 def default(option: Mapping[str, Any]) -> str:
     """Say what an option is where it is not given."""
     return f"default {json.dumps(option['default'])}" if "default" in option else "no default"
+
+
+def table(contract: Contract) -> str:
+    """Return what docs/playbook_variables.md says of a playbook: its summary and a table of its own variables, in Markdown."""
+    lines = [f"## {contract.playbook}.yml", "", f"{contract.summary}. {' '.join(contract.description)}"]
+    if contract.options:
+        lines += ["", "| variable | takes | without it | what it is |", "|---|---|---|---|"]
+    for name, option in contract.options.items():
+        without = f"`{json.dumps(option['default'])}`" if "default" in option else "all"
+        lines.append(f"| `{name}` | {allowed(option)} | {without} | {option['description']} |")
+    if contract.includes:
+        lines += ["", f"It runs {', '.join(f'{name}.yml' for name in contract.includes)} as well, and takes their variables."]
+    if contract.tags:
+        lines += ["", f"`--tags`: {', '.join(f'`{tag}`' for tag in sorted(contract.tags))}."]
+    return "\n".join(lines)

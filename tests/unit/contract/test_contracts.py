@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+# Where a playbook's document has another name.
+DOCUMENTS = {"backup": "schedule", "promote_cluster": "standby_cluster", "demote_cluster": "standby_cluster"}
 NAMES = [path.stem for path in PLAYBOOKS]
 CONTRACTS = {
     path.stem: model.read(path.stem, yaml.safe_load(path.read_text()))
@@ -242,3 +244,30 @@ def test_help_names_every_variable_and_its_default(playbook: str) -> None:
     text = usage.render(CONTRACTS[playbook], options)
     assert all(f"  {name}: " in text for name in options)
     assert text.startswith(f"{playbook}.yml: ")
+
+
+def test_the_document_of_variables_says_what_the_contracts_say() -> None:
+    text = (ROOT / "docs/playbook_variables.md").read_text()
+    sections = [usage.table(CONTRACTS[playbook]) for playbook in sorted(CONTRACTS)]
+    assert text.partition("\n## ")[2] == "\n\n".join(sections).removeprefix("## ") + "\n"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_tables_of_documents_give_the_defaults_of_the_contract(path: Path) -> None:
+    every = {name: option for contract in CONTRACTS.values() for name, option in contract.options.items()}
+    old = {name for contract in CONTRACTS.values() for name in contract.renamed}
+    text = path.read_text()
+    assert [name for name in old if re.search(rf"\b{name}\b", text)] == []
+    tables = re.findall(r"^\| variable[^|\n]*\| default \|[^\n]*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = [row for table in tables for row in re.findall(r"^\| `(\w+)` \| `?([\w.]+)`? \|", table, re.MULTILINE)]
+    for name, default in (row for row in rows if row[0] in every):
+        expected = every[name]["default"]
+        assert (default in {"none", "chosen"} and not expected) or values.cast(
+            name, default, every[name]
+        ) == expected, name
+
+
+@pytest.mark.parametrize("playbook", [name for name in NAMES if CONTRACTS[name].options])
+def test_the_document_of_a_playbook_names_its_variables(playbook: str) -> None:
+    text = (ROOT / f"docs/{DOCUMENTS.get(playbook, playbook)}.md").read_text()
+    assert [name for name in CONTRACTS[playbook].options if name not in text] == []
