@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ansible import context
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
@@ -20,7 +21,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight imp
 DISPLAY = Display()
 COLLECTION = Path(os.path.realpath(__file__)).parents[2]
 NAMESPACE = "holdfast.persistence."
-HELP = {"type": "bool", "default": False, "description": "Whether only this help is printed."}
 
 
 class ActionModule(ActionBase):
@@ -38,7 +38,9 @@ class ActionModule(ActionBase):
         roles = self._roles()
         options = model.whole(playbook, contracts)
         given = load_extra_vars(self._loader)
-        mine = _plain(self._value("preflight_extra_variables", task_vars, [])) or []
+        # Each look at a host's variables puts all of them together anew, so once is enough.
+        hosts = {host: task_vars["hostvars"][host] for host in task_vars["groups"]["all"]}
+        mine = {name for own in by_host("preflight_extra_variables", hosts).values() for name in own or ()}
         ran = called(contracts, context.CLIARGS.get("args") or ())
         tags = [*(context.CLIARGS.get("tags") or ()), *(context.CLIARGS.get("skip_tags") or ())]
         faults = [
@@ -48,17 +50,16 @@ class ActionModule(ActionBase):
             *as_text(given, roles),
         ]
         chosen = {}
-        for name, option in {**options, model.HELP: HELP}.items():
+        for name, option in options.items():
             try:
-                chosen[name] = self._chosen(name, option, task_vars)
+                chosen[name] = self._chosen(name, option, hosts)
             except values.ValueRefusedError as error:
                 faults.append(str(error))
-        if chosen.get(model.HELP):
+        if boolean(given.get(model.HELP, False)):
             DISPLAY.display(usage.render(contracts[playbook], options))
             return {**result, "failed": True, "msg": "Nothing was done: help=true only prints what is above."}
         if faults:
             return {**result, "failed": True, "msg": f"Nothing was changed. {'; '.join(faults)}."}
-        chosen.pop(model.HELP)
         return {**result, "changed": False, "options": {**task_vars.get("__options", {}), **chosen}}
 
     def _contracts(self):
@@ -77,23 +78,28 @@ class ActionModule(ActionBase):
             for path in files
         }
 
-    def _chosen(self, name, option, task_vars):
+    @staticmethod
+    def _chosen(name, option, hosts):
         """Return the value of an option; its default where no host has one."""
-        value = self._value(name, task_vars, None)
+        found = by_host(name, hosts)
+        value = values.one(name, found) if found else None
         return option.get("default") if value is None else values.cast(name, value, option)
 
-    @staticmethod
-    def _value(name, task_vars, default):
-        """Return the one value that hosts have for a variable."""
-        by_host = {}
-        for host in task_vars["groups"]["all"]:
-            own = task_vars["hostvars"][host]
-            if name in own:
-                try:
-                    by_host[host] = _plain(own[name])
-                except AnsibleError as error:
-                    raise values.ValueRefusedError(f"{name} on {host} can't be evaluated: {error}") from error
-        return values.one(name, by_host) if by_host else default
+
+def by_host(name, hosts):
+    """Return the values that hosts have for a variable; hosts without it are left out.
+
+    Parameters: name, of the variable; hosts, for each host all its variables.
+    Raises ValueRefusedError where a template can't be evaluated.
+    """
+    found = {}
+    for host, own in hosts.items():
+        if name in own:
+            try:
+                found[host] = _plain(own[name])
+            except AnsibleError as error:
+                raise values.ValueRefusedError(f"{name} on {host} can't be evaluated: {error}") from error
+    return found
 
 
 def as_text(given, roles):

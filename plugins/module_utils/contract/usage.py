@@ -43,7 +43,10 @@ def table(contract: Contract) -> str:
         without = f"`{json.dumps(option['default'])}`" if "default" in option else "all"
         lines.append(f"| `{name}` | {allowed(option)} | {without} | {option['description']} |")
     if contract.includes:
-        lines += ["", f"It runs {', '.join(f'{name}.yml' for name in contract.includes)} as well, and takes their variables."]
+        lines += [
+            "",
+            f"It runs {', '.join(f'{name}.yml' for name in contract.includes)} as well, and takes their variables.",
+        ]
     if contract.tags:
         lines += ["", f"`--tags`: {', '.join(f'`{tag}`' for tag in sorted(contract.tags))}."]
     return "\n".join(lines)

@@ -19,6 +19,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "dict": (Mapping,),
 }
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "dict": "a mapping"}
+# The preflight is an action with a specification of its own, which casts.
+_CAST = "preflight_"
 _REMEDIES = {
     "int": "in a template end with | int",
     "float": "in a template end with | float",
@@ -46,7 +48,7 @@ def faults(name: str, value: Any, option: Mapping[str, Any], *, secret: bool = F
     secret, whether the value must not be shown.
     """
     kind = option.get("type", "str")
-    if value is None or kind not in _TYPES:
+    if value is None or kind not in _TYPES or name.startswith(_CAST):
         return
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
         yield _fault(name, value, kind, secret or bool(option.get("no_log")))
