@@ -76,11 +76,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster 
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.observe import read_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.space import (
     NOSPACE,
-    RefusedError,
     Step,
     plan,
     unfit,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # api/v3rpc/rpctypes/error.go, ErrGRPCCompacted: an earlier run compacted up to here.
 COMPACTED = "required revision has been compacted"
@@ -119,7 +119,7 @@ def prove(client: Client) -> None:
 
 
 def carry_out(client: Client, cluster: Cluster, steps: tuple[Step, ...], quota: int) -> Cluster:
-    """Do the steps; return the cluster after them. Raises EtcdError and RefusedError."""
+    """Do the steps; return the cluster after them. Raises EtcdError and Refusal."""
     for step in steps:
         if step.action == "compact":
             compact(client, cluster)
@@ -127,7 +127,7 @@ def carry_out(client: Client, cluster: Cluster, steps: tuple[Step, ...], quota: 
             defragment(client, step.member)
     after = patiently(lambda: read_cluster(client, has_user=True), ELECTION_SECONDS)
     if reason := unfit(after, quota):
-        raise RefusedError(reason)
+        raise Refusal(reason)
     disarm(client, after)
     prove(client)
     return patiently(lambda: read_cluster(client, has_user=True), ELECTION_SECONDS)
@@ -146,7 +146,7 @@ def shown(cluster: Cluster) -> str:
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Read, plan, act, read again; return the result of the module. Raises EtcdError and RefusedError."""
+    """Read, plan, act, read again; return the result of the module. Raises EtcdError and Refusal."""
     params = module.params
     quota = params["quota_mebibytes"] * 1024**2
     connection = from_params(params)
@@ -173,7 +173,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except RefusedError as error:
+    except Refusal as error:
         module.fail_json(msg=f"etcd has no room yet: {error}.")
     except EtcdError as error:
         module.fail_json(msg=str(error))

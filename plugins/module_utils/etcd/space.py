@@ -10,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster import QUOTA_SHARE, Cluster, Member
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 NOSPACE = "NOSPACE"
-
-
-class RefusedError(Exception):
-    """What was found does not allow it; the message says what to do first."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,17 @@ def plan(cluster: Cluster, quota: int) -> tuple[Step, ...]:
     """Return the steps, none where there is no alarm and every database has room.
 
     Parameters: quota, the members' limit of the database's size, in bytes.
-    Raises RefusedError where a member does not answer, or holds other data than the rest.
+    Raises Refusal where a member does not answer, or holds other data than the rest.
     """
     if not full(cluster) and not large(cluster, quota):
         return ()
     corrupt = [alarm.member_id for alarm in cluster.alarms if alarm.kind == "CORRUPT"]
     if corrupt:
         names = ", ".join(m.label for m in cluster.members if m.member_id in corrupt)
-        raise RefusedError(f"{names} holds other data than the rest (alarm CORRUPT): replace that member first")
+        raise Refusal(f"{names} holds other data than the rest (alarm CORRUPT): replace that member first")
     silent = [f"{m.label} ({m.error or 'never started'})" for m in cluster.members if m.status is None]
     if silent:
-        raise RefusedError(
+        raise Refusal(
             f"{', '.join(silent)} does not answer, and one member that is not defragmented raises the alarm again: "
             "start it, or take it out of the cluster with remove_node.yml"
         )

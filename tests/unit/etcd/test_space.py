@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.cluster import Alarm, Cluster, Member, Status
-from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.space import RefusedError, plan, unfit
+from ansible_collections.holdfast.persistence.plugins.module_utils.etcd.space import plan, unfit
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,13 +44,13 @@ def test_with_room_and_without_an_alarm_there_is_nothing_to_do() -> None:
 def test_a_member_that_does_not_answer_is_named_as_it_would_raise_the_alarm_again() -> None:
     sick = cluster(900, 900, 900, alarms=("1",))
     gone = dataclasses.replace(sick.members[1], status=None, error="refused")
-    with pytest.raises(RefusedError, match=r"node2 \(refused\) does not answer"):
+    with pytest.raises(Refusal, match=r"node2 \(refused\) does not answer"):
         plan(dataclasses.replace(sick, members=(sick.members[0], gone, sick.members[2])), QUOTA)
 
 
 def test_a_member_with_other_data_comes_first() -> None:
     sick = cluster(900, 900, 900, alarms=("1",))
-    with pytest.raises(RefusedError, match="node3 holds other data"):
+    with pytest.raises(Refusal, match="node3 holds other data"):
         plan(dataclasses.replace(sick, alarms=(*sick.alarms, Alarm("3", "CORRUPT"))), QUOTA)
 
 
