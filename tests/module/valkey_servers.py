@@ -39,14 +39,14 @@ class Certificates:
     combined: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Make an authority and a certificate for 127.0.0.1 and localhost."""
+def make_certificates(folder: Path, name: str = "node") -> Certificates:
+    """Make an authority and a certificate for 127.0.0.1 and localhost. name: its common name, empty for none."""
     now = datetime.datetime.now(datetime.UTC)
 
     def builder(name: str, issuer: str, key: Any) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -63,8 +63,8 @@ def make_certificates(folder: Path) -> Certificates:
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     leaf = (
-        builder("node", "test authority", key)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        builder(name, "test authority", key)
+        .add_extension(x509.SubjectAlternativeName(names), critical=not name)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         .sign(authority_key, hashes.SHA256())
     )

@@ -201,7 +201,7 @@ def test_a_killed_update_goes_on(lab: Lab) -> None:
 @pytest.mark.parametrize("connections", [210, 190, 200], ids=["more", "fewer", "as before"])
 def test_settings_that_wait_for_a_restart_are_rolled(lab: Lab, connections: int) -> None:
     """More: replicas have to have them first. Fewer: the primary has to have them first, in place, while the pools wait."""
-    setting = ["--extra-vars", f"patroni_max_connections={connections}", "--tags", "patroni"]
+    setting = ["--extra-vars", json.dumps({"patroni_max_connections": connections}), "--tags", "patroni"]
     assert changes(ansible_playbook("playbooks/site.yml", *setting))
     waiting = eventually(
         lambda: patroni_members(lab), lambda members: all(m.get("Pending restart") for m in members), 30

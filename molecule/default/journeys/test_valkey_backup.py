@@ -168,7 +168,7 @@ def broken_postgresql(lab: Lab) -> Iterator[str]:
     ],
 )
 def test_a_broken_backup_makes_drill_check_and_metric_fail(lab: Lab, engine: str, broken: Any, told: str) -> None:
-    options = ("--extra-vars", json.dumps({"drill_engines": [engine]}))
+    options = ("--extra-vars", json.dumps({"restore_drill_engines": [engine]}))
     metric = f'holdfast_backup_drill_failed{{engine="{engine}"}}'
     with broken(lab) as label:
         done = ansible_playbook(DRILL, *options)

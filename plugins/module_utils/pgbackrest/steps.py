@@ -173,5 +173,5 @@ def why_stopped(log: str, lines: int = 15) -> str:
     told = log.splitlines()
     remedy = "Go back with restore_action=back, then restore to another target"
     if any("recovery ended before configured recovery target was reached" in line for line in told):
-        remedy += ", or begin with an older backup (restore_set) where the target lies before the one chosen"
+        remedy += ", or begin with an older backup (restore_label) where the target lies before the one chosen"
     return f"{remedy}. It said: " + " / ".join(told[-lines:])

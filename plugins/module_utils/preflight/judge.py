@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     placement.valkey_shape,
     placement.valkey_users,
     postgresql.database_names,
+    postgresql.shadowed_databases,
     postgresql.hba_lines,
     postgresql.pool_sizes,
     backup.repositories,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import typed
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     Host,
     Inventory,
@@ -163,7 +164,8 @@ def bad_values(inventory: Inventory) -> Iterator[Problem]:
     for host in inventory.hosts:
         for name in sorted(host.given & inventory.collection.options.keys() & host.variables.keys()):
             option = inventory.collection.options[name]
-            for place, found, allowed in wrong_places(name, host.value(name), option):
+            wrong = wrong_places(name, host.value(name), option)
+            for place, found, allowed in wrong:
                 yield Problem(
                     rule="bad_value",
                     hosts=(host.name,),
@@ -172,6 +174,21 @@ def bad_values(inventory: Inventory) -> Iterator[Problem]:
                     allowed=allowed,
                     remedy=f"correct {name}",
                 )
+            if not wrong:
+                yield from _of_another_type(host, name, option)
+
+
+def _of_another_type(host: Host, name: str, option: Mapping[str, Any]) -> Iterator[Problem]:
+    """Refuse text that a specification takes for a number or a truth value: a role gets the text."""
+    for fault in typed.faults(name, host.value(name), option, secret=holds_secrets(option)):
+        yield Problem(
+            rule="bad_value",
+            hosts=(host.name,),
+            subject=fault.place,
+            found=fault.found,
+            allowed=fault.allowed,
+            remedy=fault.remedy,
+        )
 
 
 def wrong_places(name: str, value: Any, option: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -183,7 +200,7 @@ def wrong_places(name: str, value: Any, option: Mapping[str, Any]) -> list[tuple
     errors = spec_errors(name, value, option)
     if not errors:
         return []
-    if not _holds_secrets(option):
+    if not holds_secrets(option):
         return [(name, message, _allowed(option)) for message in errors]
     known = option.get("options") or {}
     places = [
@@ -222,9 +239,10 @@ def _allowed(option: Mapping[str, Any]) -> str:
     return f"{text}, one of {', '.join(map(str, option['choices']))}" if option.get("choices") else text
 
 
-def _holds_secrets(option: Mapping[str, Any]) -> bool:
+def holds_secrets(option: Mapping[str, Any]) -> bool:
+    """Return whether a value of a variable may have a secret in it, at any depth."""
     inner = option.get("options") or {}
-    return bool(option.get("no_log")) or any(_SECRET_NAME.search(key) or _holds_secrets(inner[key]) for key in inner)
+    return bool(option.get("no_log")) or any(_SECRET_NAME.search(key) or holds_secrets(inner[key]) for key in inner)
 
 
 def _is_secret(name: str, option: Mapping[str, Any]) -> bool:

@@ -309,6 +309,12 @@ class TestVariables:
     def test_a_value_that_a_role_would_refuse_later(self, sample, values):
         assert sample.variables(**values).rules() == ["bad_value"]
 
+    @pytest.mark.parametrize("values", [{"host_firewall": "false"}, {"etcd_quota_mebibytes": "4096"}])
+    def test_text_that_a_role_would_take_for_something_else(self, sample, values):
+        (name,) = values
+        problem = sample.variables(**values).only("bad_value")
+        assert (problem.subject, problem.found) == (name, f"the text {values[name]!r}")
+
     def test_a_value_that_holds_secrets_is_not_shown(self, sample):
         problems = sample.variables(patroni_users=[{"superuser": "hunter2hunter2"}]).verdict().problems
         assert [problem.subject for problem in problems] == ["patroni_users[0].superuser", "patroni_users"]
