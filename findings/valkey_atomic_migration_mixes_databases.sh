@@ -64,6 +64,7 @@ moved() { # TAG DATABASE...: move the slot of {TAG}, with keys in these database
     seq 1 50000 | sed "s/.*/SET {$tag}old& &/" | cli "$from" -n "$database" > "$folder/filled"
   done
   # One write after the other, until the slot is elsewhere.
+  : > "$folder/replies"
   (program valkey-cli -p "$from") < <(seq 1 5000000 | sed "s/.*/SET {$tag}new& &/") > "$folder/replies" 2>&1 &
   writer=$!
   until grep --quiet OK "$folder/replies"; do kill -0 "$writer"; done
