@@ -46,6 +46,7 @@ ARGUMENTS = {
     "days": {"type": "int", "default": 365},
     "renew_days": {"type": "int", "default": 30},
     "ca_days": {"type": "int", "default": 3650},
+    "new_authority": {"type": "bool", "default": False},
 }
 
 
@@ -60,6 +61,13 @@ def collect(params: dict, check_mode: bool, now: datetime.datetime) -> Outcome:
     wishes = {element["service"]: to_wish(organization, element) for element in params["certificates"]}
     if params["provider"] == "own":
         return foreign(params["folder"], params["host"], wishes, now)
+    if not check_mode and not params["new_authority"] and not os.path.exists(os.path.join(params["folder"], "ca.crt")):
+        raise Refusals(
+            [
+                f"{os.path.join(params['folder'], 'ca.crt')} is missing, and only site.yml makes an authority, after a look at the "
+                "hosts: bring the folder from the controller that has it; for a new cluster run site.yml"
+            ]
+        )
     terms = Terms(organization, now, params["days"], params["renew_days"], params["ca_days"])
     clients = {name: Wish(organization, name, (), ("client",)) for name in params["clients"]}
     return Store(params["folder"], terms, check_mode).provide(params["host"], wishes, clients)

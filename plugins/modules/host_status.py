@@ -61,6 +61,11 @@ certificates:
   returned: success
   sample:
     - {file: postgresql.pem, days_left: 364}
+authorities:
+  description: SHA-256 digests of the certificates in C(ca.crt) of O(certificates).
+  type: list
+  elements: str
+  returned: success
 """
 
 import os
@@ -73,6 +78,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.status.host i
     parse_units,
     split_certificates,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
 
 PROPERTIES = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp"
 
@@ -101,6 +107,15 @@ def soonest(module: AnsibleModule, path: str, now: float) -> int:
     return min(days_left(end, now) for end in ends)
 
 
+def read_authorities(folder: str) -> list[str]:
+    """Return the digests of the authorities that the host trusts; none without a file."""
+    path = os.path.join(folder, "ca.crt")
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as stream:
+        return digests(stream.read())
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -116,6 +131,7 @@ def main() -> None:
         units=parse_units(run(module, "systemctl", "show", f"--property={PROPERTIES}", *units)) if units else [],
         addresses=parse_addresses(run(module, "ip", "-json", "address", "show")),
         certificates=read_certificates(module, module.params["certificates"]),
+        authorities=read_authorities(module.params["certificates"]),
     )
 
 
