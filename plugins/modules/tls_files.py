@@ -88,10 +88,6 @@ options:
     description: Days for which a new authority is valid.
     type: int
     default: 3650
-  new_authority:
-    description: Whether an authority may be made where O(folder) has none. Else that is an error.
-    type: bool
-    default: false
 requirements:
   - cryptography >= 42 (on the controller)
 attributes:
@@ -164,7 +160,6 @@ def main() -> None:
             "days": {"type": "int", "default": 365},
             "renew_days": {"type": "int", "default": 30},
             "ca_days": {"type": "int", "default": 3650},
-            "new_authority": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

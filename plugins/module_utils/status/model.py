@@ -71,6 +71,7 @@ def _host(name: str, address: str, answer: Answer, shown: Answer, own: Answer) -
         "units": list(result.get("units", [])),
         "certificates": list(result.get("certificates", [])),
         "authorities": list(result.get("authorities", [])),
+        "restarted_by": list(result.get("restarted_by", [])),
         "served": dict((shown.get("result") or {}).get("problems", {})),
         "addresses": list(result.get("addresses", [])),
         "programs": [dict(program) for program in own.get("programs", [])],

@@ -64,6 +64,15 @@ def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterato
                     "active",
                     f"Read journalctl -u {unit['name']} on {name}; site.yml starts it again.",
                 )
+        if host["restarted_by"]:
+            yield Finding(
+                "restarts_held",
+                "warning",
+                name,
+                f"{'; '.join(host['restarted_by'])}: restarted by an upgrade that nobody watches",
+                "nobody but update.yml restarts the cluster's services",
+                "Run site.yml; where the host has a policy-rc.d of its own, let that one answer 101 for these services.",
+            )
         for certificate in host["certificates"]:
             yield from _certificate(name, certificate, certificate_days)
         for server, problem in host["served"].items():

@@ -335,6 +335,12 @@ def test_hosts_and_controller_have_an_authority_in_common(first, second, known, 
     assert broken(build(told, authorities=known)) == found
 
 
+def test_services_that_an_upgrade_would_restart_are_found():
+    told = answers()
+    told["host"][1]["result"]["restarted_by"] = ["packages, patroni.service", "needrestart"]
+    assert rules(told) == [("restarts_held", "warning", "node2")]
+
+
 def through(*answers, errors=(), settings=None):
     """What one PostgreSQL host heard behind the balancers."""
     lines = [dict(zip(("balancer", "port", "member", "replica", "error"), answer, strict=True)) for answer in answers]

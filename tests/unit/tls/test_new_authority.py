@@ -12,7 +12,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
-def params(folder: Path, **changes: object) -> dict[str, object]:
+def params(folder: Path) -> dict[str, object]:
     """Options of the action for a host with one certificate."""
     element = {"service": "etcd", "common_name": "node1", "names": ["node1"], "usages": ["server"], "owner": "root"}
     return {
@@ -25,8 +25,6 @@ def params(folder: Path, **changes: object) -> dict[str, object]:
         "days": 365,
         "renew_days": 30,
         "ca_days": 3650,
-        "new_authority": False,
-        **changes,
     }
 
 
@@ -40,7 +38,7 @@ def test_a_folder_that_is_not_the_clusters_is_refused_and_nothing_is_written(tmp
 
 
 def test_a_new_cluster_gets_one_and_the_next_run_uses_it(tmp_path: Path) -> None:
-    made = collect(params(tmp_path / "tls", new_authority=True), check_mode=False, now=NOW)
+    made = collect(params(tmp_path / "tls"), check_mode=False, now=NOW, new_authority=True)
     again = collect(params(tmp_path / "tls"), check_mode=False, now=NOW)
     assert made.ca is not None
     assert (again.ca, again.issued) == (made.ca, {})
