@@ -158,12 +158,20 @@ class RoleFiles:
             self.fixed.update(self._load(role, "vars/main.yml", "vars/main/*.yml"))
         self.collection = Collection(
             platforms=_plain(self.fixed.get("cluster_platforms", {})),
-            ports=_plain(self.fixed.get("cluster_ports", {})),
+            ports=self._ports(),
             timings=_plain(self.fixed.get("cluster_timings", {})),
             options=variables.merge_specs(specs),
             roles=frozenset(specs),
             fixed=frozenset(self.fixed),
         )
+
+    def _ports(self):
+        """Return every port by its name as it is where the operator set none."""
+        variable = "cluster_port_"
+        chosen = {
+            name.removeprefix(variable): port for name, port in self.defaults.items() if name.startswith(variable)
+        }
+        return {**_plain(self.fixed.get("cluster_ports", {})), **chosen}
 
     def _load(self, role, *patterns):
         """Return the merged content of a role's files."""

@@ -89,6 +89,7 @@ NEEDED = frozenset(
         "valkey_memory_fraction",
         "valkey_users",
         "zone",
+        *(network.PORT_VARIABLE + name for name in network.PORT_NAMES),
         *timings.CLUSTER_WIDE,
     }
 )
