@@ -14,7 +14,9 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from lab_access import Lab, ansible_playbook, changes, eventually, failures, outcome, patroni_leader, patroni_members
 
@@ -71,6 +73,13 @@ class Operator:
         return self.run("ansible-playbook", f"{COLLECTION}.{name}", *arguments, **environment)
 
 
+def connect(lab: Lab, address: str) -> psycopg.Connection[Any]:
+    """Connect to the primary as the application does."""
+    password = lab.secret("postgresql_user_orderuser")
+    (lab.folder / "connection.env").write_text(f"PGUSER=orderuser\nPGPASSWORD={password}\n")
+    return lab.sql(address, 5432 if address != lab.vip else 5000, "orderdb")
+
+
 def owned(folder: Path) -> None:
     """Give a folder to the unprivileged user, where tests run as root."""
     if os.getuid() == 0:
@@ -123,7 +132,7 @@ def test_site_from_bare_hosts_and_again(operator: Operator) -> None:
     assert first.returncode == 0, failures(first)
     # By the network of pg_hba.conf, past the balancers and through the firewall.
     lab = operator.lab
-    with lab.sql(lab.addresses[patroni_leader(lab)], 5432, "orderdb") as connection:
+    with connect(lab, lab.addresses[patroni_leader(lab)]) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert changes(operator.play("site")) == {}
     checked = operator.play("site", "--check", "--diff")
@@ -181,14 +190,14 @@ def test_switchover(operator: Operator) -> None:
 
 def test_backup_and_restore(operator: Operator) -> None:
     lab = operator.lab
-    with lab.sql(lab.vip, 5000, "orderdb") as connection:
+    with connect(lab, lab.vip) as connection:
         connection.execute("DROP TABLE IF EXISTS foreign_rows")
         connection.execute("CREATE TABLE foreign_rows AS SELECT generate_series(1, 1000) AS id")
     done = operator.play("backup")
     assert done.returncode == 0, failures(done)
     done = operator.play("restore_postgresql", "--extra-vars", f"confirm_restore={lab.cluster}")
     assert done.returncode == 0, failures(done)
-    with lab.sql(lab.vip, 5000, "orderdb") as connection:
+    with connect(lab, lab.vip) as connection:
         assert connection.execute("SELECT count(*) FROM foreign_rows").fetchone() == (1000,)
 
 
