@@ -11,8 +11,6 @@ _REPOSITORY = "pgbackrest_"
 # Made by roles, with no variable of its own.
 _INTERNAL = {"valkey_respread": "valkey"}
 
-NEW_SECRETS = "run new_secrets.yml where it is lost for good"
-
 
 def authority(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a controller whose folder does not know the authority by which hosts' certificates are issued."""
@@ -27,7 +25,7 @@ def authority(inventory: Inventory) -> Iterator[Problem]:
             subject="tls_folder",
             found=f"certificates of an authority on the host, and {folder} of this controller {knows}",
             allowed="the folder with which this cluster was set up; another one would cut every host off from the others",
-            remedy=f"bring the folder {host.value('cluster_secrets_dir')} from the controller that has it, or {NEW_SECRETS}",
+            remedy=f"bring the folder {host.value('cluster_secrets_dir')} from the controller that has it, or from its backup",
         )
 
 
@@ -57,7 +55,7 @@ def missing_secrets(inventory: Inventory) -> Iterator[Problem]:
                     subject="cluster_secrets_dir",
                     found=f"no file {name} in {host.value('cluster_secrets_dir')}, with which the cluster was set up",
                     allowed="every secret that the cluster uses",
-                    remedy=f"bring the file from the controller that has it, or {NEW_SECRETS}",
+                    remedy=f"bring the file from the controller that has it, or from its backup",
                 )
 
 
