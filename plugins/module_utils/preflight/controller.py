@@ -55,7 +55,7 @@ def missing_secrets(inventory: Inventory) -> Iterator[Problem]:
                     subject="cluster_secrets_dir",
                     found=f"no file {name} in {host.value('cluster_secrets_dir')}, with which the cluster was set up",
                     allowed="every secret that the cluster uses",
-                    remedy=f"bring the file from the controller that has it, or from its backup",
+                    remedy="bring the file from the controller that has it, or from its backup",
                 )
 
 
