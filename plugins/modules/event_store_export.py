@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: event_store_export
 short_description: Export a Marten event store, or a range of its events, into an archive
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:
@@ -125,12 +125,12 @@ shape:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import arguments, export, ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.export import Made, Order, Place
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
-    """Export, or tell what would be. Raises EventsError."""
+    """Export, or tell what would be. Raises Refusal."""
     options = module.params
     names = ("since", "until", "tenants", "types", "archived")
     order = Order(
@@ -176,7 +176,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except EventsError as error:
+    except Refusal as error:
         module.fail_json(msg=f"The event store of {module.params['login_db']} can't be exported: {error}")
 
 

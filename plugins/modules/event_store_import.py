@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: event_store_import
 short_description: Import an archive into a Marten event store
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:
@@ -116,12 +116,12 @@ label:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import arguments, export, load
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.load import Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
-    """Import, or tell what would happen. Raises EventsError."""
+    """Import, or tell what would happen. Raises Refusal."""
     options = module.params
     with export.in_words(f"archive {options['archive']}"):
         label = export.require(options["folder"], options["archive"])
@@ -158,7 +158,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except EventsError as error:
+    except Refusal as error:
         module.fail_json(msg=f"The event store of {module.params['login_db']} can't take the archive: {error}")
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 FORMAT = "holdfast-events"
 VERSION = 1
@@ -62,6 +62,7 @@ class Archive:
 
     kind: `marten` or `akka`. name: what its operator calls it. encoding: `copy-text`, which can be imported, or `jsonl`. shape: as
     shape.describe tells it. selection: which events were asked for. source: server, database and snapshot that they come from.
+    tables: columns with their types, and the key, by table.
     sequences: last number given, by tenant (empty for the store's). totals: rows by role. cut: streams of which it does not hold
     all earlier events.
     """
@@ -73,6 +74,7 @@ class Archive:
     selection: Mapping[str, Any]
     source: Mapping[str, Any]
     parts: tuple[Part, ...]
+    tables: Mapping[str, Any] = field(default_factory=dict)
     sequences: Mapping[str, int] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     cut: int = 0
@@ -83,9 +85,9 @@ class Archive:
 
 
 def check_name(name: str) -> str:
-    """Return the name of an archive. Raises EventsError."""
+    """Return the name of an archive. Raises Refusal."""
     if not _NAME.match(name):
-        raise EventsError(
+        raise Refusal(
             f"archive {name!r}: allowed are up to 63 lower case letters, digits, - and _, the first a letter or digit"
         )
     return name
@@ -112,28 +114,28 @@ def sealed(text: str) -> dict[str, Any]:
 
 
 def parse(manifest: Manifest, text: str) -> Archive:
-    """Return the archive of a backup. text: of its manifest. Raises EventsError where it is none, or not as it was written."""
+    """Return the archive of a backup. text: of its manifest. Raises Refusal where it is none, or not as it was written."""
     label = manifest.label
     told = manifest.extras.get("archive")
     if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise EventsError(f"{label} is no archive of events: its manifest does not say format {FORMAT}")
+        raise Refusal(f"{label} is no archive of events: its manifest does not say format {FORMAT}")
     if told.get("version") not in READABLE:
         readable = ", ".join(map(str, READABLE))
-        raise EventsError(
+        raise Refusal(
             f"{label} has format version {told.get('version')!r}; this release reads {readable}. Use a newer release"
         )
     if told.get("sha256") != seal(json.loads(text)):
-        raise EventsError(
+        raise Refusal(
             f"{label}: manifest.json has another content than was written (SHA-256). Take another copy of the archive"
         )
     try:
         found = _archive(told)
     except (KeyError, TypeError, ValueError) as error:
-        raise EventsError(f"{label}: manifest.json does not describe an archive: {error!r}") from error
+        raise Refusal(f"{label}: manifest.json does not describe an archive: {error!r}") from error
     listed = {file.path for file in manifest.files}
     lost = [part.file for part in found.parts if part.file not in listed]
     if lost:
-        raise EventsError(f"{label}: {lost[0]} is a part of the archive, but none of its files")
+        raise Refusal(f"{label}: {lost[0]} is a part of the archive, but none of its files")
     return found
 
 
@@ -150,12 +152,12 @@ def _archive(told: Mapping[str, Any]) -> Archive:
 
 
 def require_importable(archive: Archive, kind: str) -> None:
-    """Raise EventsError where an archive can't be imported as one of a kind."""
+    """Raise Refusal where an archive can't be imported as one of a kind."""
     if archive.kind != kind:
         program = {MARTEN: "events_import.yml", AKKA: "akka_import.yml"}[archive.kind]
-        raise EventsError(f"{archive.name} is an archive of {archive.kind}, not of {kind}: {program} imports it")
+        raise Refusal(f"{archive.name} is an archive of {archive.kind}, not of {kind}: {program} imports it")
     if archive.encoding != COPY_TEXT:
-        raise EventsError(
+        raise Refusal(
             f"{archive.name} has the format {archive.encoding}, which is an output for people and other tools and can't be imported. "
             "Export with the format archive"
         )

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 SHARED: dict[str, dict[str, Any]] = {
     "login_host": {"type": "str", "default": "/var/run/postgresql"},
@@ -31,14 +31,14 @@ SHARED: dict[str, dict[str, Any]] = {
 
 
 def reach(options: Mapping[str, Any]) -> Reach:
-    """Return the way to the server that a module's options name. Raises EventsError where a program is missing."""
+    """Return the way to the server that a module's options name. Raises Refusal where a program is missing."""
     found = os.path.join(options["bin_dir"], "psql") if options["bin_dir"] else shutil.which("psql")
     if not found or not os.access(found, os.X_OK):
-        raise EventsError(
+        raise Refusal(
             f"psql is missing on this host (bin_dir: {options['bin_dir'] or 'not given'}): install postgresql-client"
         )
     if shutil.which("zstd") is None:
-        raise EventsError("zstd is missing on this host: install the package zstd")
+        raise Refusal("zstd is missing on this host: install the package zstd")
     environment = {"PGSSLMODE": options["ssl_mode"]}
     for name, value in (
         ("PGPASSWORD", options["login_password"]),

@@ -16,24 +16,25 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest, ManifestError
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import literal
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import archive as archives
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import marten, psql, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.archive import Archive, Part
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.marten import Task
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.ranges import Range, Selection
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import (
     TENANT_PARTITIONS,
     Shape,
+    Table,
     catalogue_query,
     describe,
     parse_shape,
     require_known,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 ENGINE = archives.ENGINE
 STATE = "state.json"
@@ -46,7 +47,8 @@ class Order:
 
     name: of the archive. schema: of the store. selection: which events. format: `archive` or `jsonl`. documents: whether tables of
     projections and the daemon's rows go with a whole store. carry: unknown tables whose every row goes with it. parallel: parts read
-    at a time. rate: bytes a second written at most, 0 for any. level: of zstd. part: events of one file.
+    at a time. rate: bytes a second written at most, 0 for any. level: of zstd. part: events of one file. more: what else the order
+    says, for other kinds of archives.
     """
 
     name: str
@@ -59,15 +61,18 @@ class Order:
     rate: int = 0
     level: int = 3
     part: int = ranges.PART_EVENTS
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an archive goes to: folder of backups, name of the cluster, id of the set that it belongs to or empty."""
+    """Where an archive goes to: folder of backups, name of the cluster, id of the set that it belongs to or empty, and whether it is
+    made beside an archive of the same name."""
 
     backup_dir: str
     cluster: str = ""
     set: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Made:
 
 
 def read_shape(session: Session, schema: str) -> Shape:
-    """Return the shape of a store. Raises EventsError."""
+    """Return the shape of a store. Raises Refusal."""
     data = session.data(catalogue_query(schema))
     tenants: dict[str, str] = {}
     if any(row["name"] == TENANT_PARTITIONS for row in data["tables"]):
@@ -117,19 +122,19 @@ def find(backup_dir: str, name: str) -> str:
 
 
 def require(backup_dir: str, name: str) -> str:
-    """Return the label of an archive by its name or label. Raises EventsError where there is none."""
+    """Return the label of an archive by its name or label. Raises Refusal where there is none."""
     label = find(backup_dir, name)
     if not label:
         known = ", ".join(store.labels(backup_dir, ENGINE)[-5:]) or "none"
-        raise EventsError(f"there is no archive {name} in {backup_dir}/{ENGINE}; the last are {known}")
+        raise Refusal(f"there is no archive {name} in {backup_dir}/{ENGINE}; the last are {known}")
     return label
 
 
 def load(backup_dir: str, label: str, deep: bool = True) -> tuple[Archive, str]:
-    """Return an archive and its folder, with deep after every file was compared with its digest. Raises EventsError."""
+    """Return an archive and its folder, with deep after every file was compared with its digest. Raises Refusal."""
     found = store.look(backup_dir, ENGINE, label, deep=deep)
     if found.manifest is None or found.problems:
-        raise EventsError(
+        raise Refusal(
             f"archive {label} is damaged: {'; '.join(found.problems)}. Nothing was written. "
             "Take a copy of it (holdfast-backup fetch), or another one"
         )
@@ -146,6 +151,7 @@ def asked(order: Order, kind: str) -> dict[str, Any]:
         "selection": _plain(order.selection),
         "documents": order.documents,
         "carry": list(order.carry),
+        **order.more,
     }
 
 
@@ -154,7 +160,7 @@ def _plain(selection: Selection) -> dict[str, Any]:
 
 
 def existing(backup_dir: str, order: Order, kind: str, database: str) -> Made | None:
-    """Return the whole archive of that name, if there is one. Raises EventsError where it is of another order."""
+    """Return the whole archive of that name, if there is one. Raises Refusal where it is of another order."""
     label = find(backup_dir, order.name)
     if not label:
         return None
@@ -163,7 +169,7 @@ def existing(backup_dir: str, order: Order, kind: str, database: str) -> Made | 
     there = {**found.source.get("asked", {}), "database": found.source.get("database")}
     if here != there:
         other = ", ".join(sorted(name for name in here if here[name] != there.get(name)))
-        raise EventsError(
+        raise Refusal(
             f"archive {order.name} is there already ({label}), made with another {other}. Choose another name, or delete it"
         )
     return Made(label, path, found, _size(path), fresh=False)
@@ -174,9 +180,9 @@ def _size(path: str) -> int:
 
 
 def export(reach: Reach, place: Place, order: Order, *, check: bool = False) -> Made | dict[str, Any]:
-    """Write the archive of an order, or with check return what it would hold. Raises EventsError."""
+    """Write the archive of an order, or with check return what it would hold. Raises Refusal."""
     archives.check_name(order.name)
-    there = existing(place.backup_dir, order, archives.MARTEN, reach.database)
+    there = None if place.again else existing(place.backup_dir, order, archives.MARTEN, reach.database)
     if there:
         return there
     with Session(reach, PROGRAM) as holder:
@@ -199,6 +205,9 @@ def export(reach: Reach, place: Place, order: Order, *, check: bool = False) -> 
         told = {
             "kind": archives.MARTEN,
             "shape": describe(shape),
+            "tables": tables_told(
+                [shape.events, shape.streams, *shape.side, *shape.daemon, *shape.documents, *carried], tasks
+            ),
             "sequences": {lane.tenant: holder.count(marten.sequence_query(shape, lane)) for lane in lanes},
         }
 
@@ -213,13 +222,21 @@ def export(reach: Reach, place: Place, order: Order, *, check: bool = False) -> 
         return Writer(reach, place, order, holder, told, unchanged).write(tasks)
 
 
+def tables_told(tables: Sequence[Table], tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return what an archive says of its tables: columns with their types, and the key."""
+    taken = {task.table for task in tasks}
+    return {
+        table.name: {"columns": {column.name: column.type for column in table.columns}, "key": list(table.key)}
+        for table in tables
+        if table.name in taken
+    }
+
+
 def _require_tenants(holder: Session, shape: Shape, chosen: Selection) -> None:
     if not chosen.tenants:
         return
     if "tenant_id" not in shape.events.names or shape.tenancy != "conjoined":
-        raise EventsError(
-            f"tenants are named, but the store in schema {shape.schema} has a single tenant: leave them out"
-        )
+        raise Refusal(f"tenants are named, but the store in schema {shape.schema} has a single tenant: leave them out")
     if shape.partitions == "tenants":
         known = [lane.tenant for lane in shape.lanes]
     else:
@@ -227,9 +244,7 @@ def _require_tenants(holder: Session, shape: Shape, chosen: Selection) -> None:
         known = holder.data(f"SELECT coalesce(json_agg(DISTINCT tenant_id), '[]') FROM {table}")
     absent = [name for name in chosen.tenants if name not in known]
     if absent:
-        raise EventsError(
-            f"the store has no tenant {', '.join(absent)}; it has {', '.join(sorted(known)[:20]) or 'none'}"
-        )
+        raise Refusal(f"the store has no tenant {', '.join(absent)}; it has {', '.join(sorted(known)[:20]) or 'none'}")
 
 
 def _plan(holder: Session, shape: Shape, order: Order) -> tuple[list[Range], int]:
@@ -262,7 +277,7 @@ class Writer:
         return "jsonl.zst" if self.order.format == "jsonl" else "copy.zst"
 
     def write(self, tasks: Sequence[Task]) -> Made:
-        """Write the files, the manifest last; go on where a killed run of the same order ended. Raises EventsError."""
+        """Write the files, the manifest last; go on where a killed run of the same order ended. Raises Refusal."""
         source = _source(self.holder, self.reach, self.order, self.told["kind"])
         unfinished = _folder(self.place.backup_dir, self.order, source)
         done = _resume(unfinished.path, source, tasks, self.unchanged)
@@ -292,6 +307,7 @@ class Writer:
             selection=_plain(self.order.selection),
             source=source,
             parts=parts,
+            tables=self.told["tables"],
             sequences=self.told["sequences"],
             totals=totals,
             cut=totals.get("cuts", 0),
@@ -461,5 +477,5 @@ def in_words(who: str) -> Iterator[None]:
     """Turn what can't be read of a manifest or a disk into errors of archives. who: what is being done."""
     try:
         yield
-    except (ManifestError, OSError) as error:
-        raise EventsError(f"{who}: {error}") from error
+    except OSError as error:
+        raise Refusal(f"{who}: {error}") from error

@@ -9,9 +9,9 @@ import contextlib
 from collections.abc import Iterator
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import literal
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Session, SqlError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import Shape
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
 def _definitions(shape: Shape) -> str:
@@ -34,9 +34,9 @@ SELECT json_agg(d ORDER BY d.turn, d.name) FROM (
 
 @contextlib.contextmanager
 def rebuilt(session: Session, shape: Shape) -> Iterator[None]:
-    """Give a transaction in which a store has no keys; at its end they are built as they were. Raises EventsError."""
+    """Give a transaction in which a store has no keys; at its end they are built as they were. Raises Refusal."""
     if shape.partitions != "none":
-        raise EventsError(
+        raise Refusal(
             f"keys can't be rebuilt where tables are partitioned ({shape.partitions}): leave rebuild_keys out"
         )
     session.ask("BEGIN")
@@ -47,7 +47,7 @@ def rebuilt(session: Session, shape: Shape) -> Iterator[None]:
             session.ask(item["undo"])
     except SqlError as error:
         if error.state == "42501":
-            raise EventsError(
+            raise Refusal(
                 f"rebuild_keys needs the owner of the tables in schema {shape.schema}, and the user that imports is another. "
                 "Nothing was written. Leave it out, or name the owner as session_role"
             ) from error
@@ -57,5 +57,5 @@ def rebuilt(session: Session, shape: Shape) -> Iterator[None]:
     for item in before:
         session.ask(item["make"])
     if (session.data(_definitions(shape)) or []) != before:
-        raise EventsError(f"keys of schema {shape.schema} could not be built as they were. Everything was taken back")
+        raise Refusal(f"keys of schema {shape.schema} could not be built as they were. Everything was taken back")
     session.ask("COMMIT")

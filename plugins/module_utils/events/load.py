@@ -15,7 +15,6 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql im
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import archive as archives
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import keys, marten, psql
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.archive import Archive, Part
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.export import read_shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session, SqlError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import (
@@ -28,6 +27,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape 
     differences,
     missing_columns,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PROGRAM = "holdfast-import"
 PRESERVE, APPEND = "preserve", "append"
@@ -76,7 +76,7 @@ class Outcome:
 
 
 def load(reach: Reach, archive: Archive, folder: str, wish: Wish, *, check: bool = False) -> Outcome:
-    """Import an archive whose files were compared with their digests; with check only tell what would happen. Raises EventsError."""
+    """Import an archive whose files were compared with their digests; with check only tell what would happen. Raises Refusal."""
     archives.require_importable(archive, archives.MARTEN)
     with Session(reach, PROGRAM) as session:
         _alone(session, wish.schema)
@@ -88,7 +88,7 @@ def load(reach: Reach, archive: Archive, folder: str, wish: Wish, *, check: bool
         events, streams = shape.qualified(shape.events.name), shape.qualified(shape.streams.name)
         empty = session.ask(f"SELECT NOT EXISTS (SELECT 1 FROM {events}) AND NOT EXISTS (SELECT 1 FROM {streams})")
         if wish.rebuild_keys and empty != "t":
-            raise EventsError(
+            raise Refusal(
                 f"keys are rebuilt in empty stores only, but {wish.schema}.mt_events or mt_streams has rows: leave rebuild_keys out"
             )
         if empty == "t" and wish.mode == PRESERVE:
@@ -97,10 +97,10 @@ def load(reach: Reach, archive: Archive, folder: str, wish: Wish, *, check: bool
 
 
 def judge(shape: Shape, archive: Archive) -> dict[str, tuple[str, ...]]:
-    """Return the columns to write by table. Raises EventsError where the store can't take the archive."""
+    """Return the columns to write by table. Raises Refusal where the store can't take the archive."""
     found = differences(archive.shape, shape)
     if found:
-        raise EventsError(
+        raise Refusal(
             f"schema {shape.schema} can't take archive {archive.name}: {'; '.join(found)}. Nothing was written"
         )
     tables = {
@@ -121,7 +121,7 @@ def judge(shape: Shape, archive: Archive) -> dict[str, tuple[str, ...]]:
                 name for name in part.columns if name in tables[part.table].names or name not in DEAD_COLUMNS
             )
     if lacking:
-        raise EventsError(
+        raise Refusal(
             f"schema {shape.schema} can't take archive {archive.name}: {'; '.join(lacking)}. Nothing was written. "
             "Let an application with the same settings (and a release of Marten not older) make its tables, then run again"
         )
@@ -131,7 +131,7 @@ def judge(shape: Shape, archive: Archive) -> dict[str, tuple[str, ...]]:
 def _alone(session: Session, schema: str) -> None:
     """Hold the lock of imports into a schema as long as the session lives. Its key has two halves, unlike those of daemons."""
     if session.ask(f"SELECT pg_try_advisory_lock(hashtext('holdfast-import'), hashtext({literal(schema)}))") != "t":
-        raise EventsError(f"another import into schema {schema} runs; run again after it")
+        raise Refusal(f"another import into schema {schema} runs; run again after it")
 
 
 def _require_wide(session: Session, shape: Shape, archive: Archive, wish: Wish) -> None:
@@ -141,14 +141,14 @@ def _require_wide(session: Session, shape: Shape, archive: Archive, wish: Wish) 
         and highest > marten.INT_MAX
         and session.count(marten.narrow_functions_query(shape.schema))
     ):
-        raise EventsError(
+        raise Refusal(
             f"archive {archive.name} has sequence numbers up to {highest}, but the store's mt_quick_append_events counts in 32 bits "
             "(EnableBigIntEvents is off): no application could append after it. Switch it on, or import with the mode append"
         )
 
 
 def _require_quiet(session: Session, shape: Shape, wish: Wish) -> None:
-    """Raise EventsError where a daemon leads, or an application writes into a store whose numbers are to be kept."""
+    """Raise Refusal where a daemon leads, or an application writes into a store whose numbers are to be kept."""
     found = session.rows(marten.who_works_query(shape.schema))
     daemons = [row for row in found if row[0] == "daemon" and int(row[5]) not in wish.accept_locks]
     writers = [row for row in found if row[0] == "writer"]
@@ -160,7 +160,7 @@ def _require_quiet(session: Session, shape: Shape, wish: Wish) -> None:
             f"process {row[1]} ({row[2]}, {row[3] or 'no application name'}, since {row[4]}, lock {row[5]})"
             for row in daemons[:_NAMED]
         )
-        raise EventsError(
+        raise Refusal(
             f"a daemon seems to lead in this database: advisory locks are held by {told}. "
             "It would take the numbers that are not there yet for holes and never project them. Nothing was written. "
             "Stop the applications' daemons, or name a lock that is none of theirs in accept_locks"
@@ -168,7 +168,7 @@ def _require_quiet(session: Session, shape: Shape, wish: Wish) -> None:
     heartbeat = marten.heartbeat_query(shape)
     alive = session.rows(heartbeat) if heartbeat else []
     if alive:
-        raise EventsError(
+        raise Refusal(
             f"a daemon told of itself within the last minute ({', '.join(row[0] for row in alive[:_NAMED])}). "
             "Nothing was written. Stop the daemons first"
         )
@@ -177,7 +177,7 @@ def _require_quiet(session: Session, shape: Shape, wish: Wish) -> None:
             f"process {row[1]} ({row[2]}, {row[3] or 'no application name'}, since {row[4]})"
             for row in writers[:_NAMED]
         )
-        raise EventsError(
+        raise Refusal(
             f"an application writes events now: {told}. Nothing was written. Stop it, or import with the mode append"
         )
 
@@ -199,7 +199,7 @@ class Store:
     def fill(self, check: bool) -> Outcome:
         """Copy everything into an empty store."""
         if self.archive.cut:
-            raise EventsError(
+            raise Refusal(
                 f"archive {self.archive.name} begins in the middle of {self.archive.cut} streams, "
                 "and the store has none of their earlier events. Nothing was written. "
                 "Import the archive of the time before first, or export whole streams"
@@ -222,7 +222,7 @@ class Store:
         return int(self.archive.totals.get(role, 0))
 
     def _require_new_progression(self) -> None:
-        """Raise EventsError where the store has no events, but its daemon says that it has seen some."""
+        """Raise Refusal where the store has no events, but its daemon says that it has seen some."""
         if not any(table.name == PROGRESSION for table in self.shape.daemon):
             return
         rows = self.session.rows(
@@ -231,7 +231,7 @@ class Store:
         )
         if rows:
             told = ", ".join(f"{name} at {number}" for name, number in rows)
-            raise EventsError(
+            raise Refusal(
                 f"schema {self.shape.schema} has no events, but projections that have seen some ({told}): "
                 f"they would leave imported ones out. Nothing was written. "
                 f"Delete these rows of {PROGRESSION} and the projections' documents, then run again"
@@ -255,7 +255,7 @@ class Store:
         return [part for part in self.archive.of("side") if part.table == table]
 
     def _copy(self, session: Session, part: Part, into: str = "", columns: Sequence[str] = ()) -> None:
-        """Copy a part into its table, or into a temporary one. Raises EventsError where it has other rows than it was written with."""
+        """Copy a part into its table, or into a temporary one. Raises Refusal where it has other rows than it was written with."""
         if not part.rows:
             return
         names = columns or part.columns
@@ -263,7 +263,7 @@ class Store:
         with psql.decompressed(os.path.join(self.folder, part.file)) as descriptor:
             rows = session.copy_in(target, ", ".join(map(identifier, names)), descriptor)
         if rows != part.rows:
-            raise EventsError(f"{part.file} gave {rows} rows, not {part.rows}: take another copy of the archive")
+            raise Refusal(f"{part.file} gave {rows} rows, not {part.rows}: take another copy of the archive")
 
     def _copy_side_by_side(self, parts: Sequence[Part]) -> None:
         """Copy parts, each in a transaction of its own."""
@@ -307,7 +307,8 @@ class Store:
         self._resolve(outcome, append)
         outcome.inserted = session.count(f"SELECT count(*) FROM {marten.FRESH}")
         outcome.present = self._total("events") - outcome.inserted
-        outcome.streams = session.count(marten.new_streams_query(shape))
+        empty = session.count(marten.empty_streams_query(shape))
+        outcome.streams = session.count(marten.new_streams_query(shape)) + empty
         outcome.rebuild = [] if append else self._passed_by()
         outcome.documents = self._documents_wish()
         if check:
@@ -315,6 +316,11 @@ class Store:
             return outcome
         if outcome.inserted:
             self._write(append)
+        if empty:
+            session.ask("BEGIN")
+            for statement in marten.empty_statements(shape, self.columns):
+                session.ask(statement)
+            session.ask("COMMIT")
         self.finish(outcome)
         return outcome
 
@@ -354,7 +360,7 @@ class Store:
         session.ask(f"ANALYZE {marten.STAGE_EVENTS}, {marten.STAGE_STREAMS}")
 
     def _resolve(self, outcome: Outcome, append: bool) -> None:
-        """Take out streams that can't be taken, or refuse. Raises EventsError."""
+        """Take out streams that can't be taken, or refuse. Raises Refusal."""
         session, shape = self.session, self.shape
         for reason, query in marten.conflict_queries(shape, append, bool(self.archive.of("cuts"))).items():
             found = [" ".join(row) for row in session.rows(f"SELECT * FROM ({query}) q ORDER BY 1 LIMIT 1000")]
@@ -362,7 +368,7 @@ class Store:
                 continue
             if self.wish.on_conflict == REFUSE:
                 more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-                raise EventsError(
+                raise Refusal(
                     f"archive {self.archive.name} does not go with the store: {reason}: stream {', '.join(found[:_NAMED])}{more}. "
                     "Nothing was written. Import with on_conflict skip to leave such streams as they are"
                 )
@@ -371,7 +377,7 @@ class Store:
         taken = [] if append else session.rows(marten.taken_query(shape))
         if taken:
             told = ", ".join(row[0] for row in taken)
-            raise EventsError(
+            raise Refusal(
                 f"the store has other events under sequence numbers of archive {self.archive.name} ({told}). Nothing was written. "
                 "Import with the mode append, which draws new numbers"
             )
@@ -407,8 +413,7 @@ class Store:
                 session.ask(f"CREATE INDEX ON {marten.stage_of(table.name)} ({key})")
         session.ask(f"ANALYZE {marten.FRESH}")
         total = session.count(f"SELECT count(*) FROM {marten.FRESH}")
-        if not append:
-            self._lift()
+        self._lift(append)
         for first in range(1, total + 1, self.wish.batch):
             session.ask("BEGIN")
             self._shut_out()
@@ -419,10 +424,14 @@ class Store:
         if any(table.name == TAG_VERSIONS for table in shape.side) and TAG_VERSIONS in self.columns:
             session.ask(marten.tag_versions(shape))
 
-    def _lift(self) -> None:
-        """Lift the sequences before the first batch: what applications append meanwhile is numbered above the archive."""
+    def _lift(self, append: bool) -> None:
+        """Lift the sequences before the first batch: what is numbered meanwhile lies above the archive, and above what is there.
+
+        A sequence may stand below the store's own events: Marten 8 makes it anew where archived partitions are switched on.
+        """
         for lane in self.shape.lanes:
-            highest = self._highest().get(lane.tenant, 0)
+            there = self.session.count(f"SELECT coalesce(max(seq_id), 0) FROM {self.shape.qualified(lane.table)}")
+            highest = max(there, 0 if append else self._highest().get(lane.tenant, 0))
             if highest:
                 self.session.ask(marten.setval(self.shape, lane, highest))
 
@@ -435,7 +444,7 @@ class Store:
         except SqlError as error:
             if error.state != "55P03":
                 raise
-            raise EventsError(
+            raise Refusal(
                 f"a transaction has been writing events for more than {LOCK_SECONDS} s, so the import stopped between two batches. "
                 "Whatever was written is whole; end that transaction and run again"
             ) from error
@@ -446,7 +455,7 @@ class Store:
         except SqlError as error:
             if error.state != "23505":
                 raise
-            raise EventsError(
+            raise Refusal(
                 f"an application wrote to a stream of archive {self.archive.name} while it was imported ({error}). "
                 "The batch was taken back, what was written before is whole. Run again: the stream is then a conflict, or goes on"
             ) from error

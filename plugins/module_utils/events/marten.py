@@ -174,9 +174,25 @@ def _streams(shape: Shape, chosen: Selection, lines: bool) -> tuple[str, str]:
     )
     keys = ", ".join(f"c.{name}" for name in shape.stream_key)
     return (
-        f"{picked} SELECT {listed} FROM {table} s JOIN c ON {same}",
+        f"{picked} SELECT {listed} FROM {table} s JOIN c ON {same}{_empty(shape, chosen, lines)}",
         f"{picked} SELECT {keys}, c.first_version, c.last_version, c.events FROM c WHERE {before} > c.events",
     )
+
+
+def _empty(shape: Shape, chosen: Selection, lines: bool) -> str:
+    """Return the SQL that adds streams without any event, by the time at which they were made; nothing where that says nothing."""
+    if chosen.types or chosen.archived == "only":
+        return ""
+    made = [text.replace('"timestamp"', "created") for text in ranges.conditions(chosen, "s")]
+    inside = " AND ".join(
+        f"x.{name} = s.{key}"
+        for name, key in zip(shape.event_key, shape.stream_key, strict=True)
+        if name != "is_archived"
+    )
+    none = f"NOT EXISTS (SELECT 1 FROM {shape.qualified(shape.events.name)} x WHERE {inside})"
+    listed = _line(shape.streams, "s") if lines else shape.streams.listed("s.")
+    where = " AND ".join(["coalesce(s.version, 0) = 0", none, *made])
+    return f" UNION ALL SELECT {listed} FROM {shape.qualified(shape.streams.name)} s WHERE {where}"
 
 
 def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, narrow: bool) -> Task:
@@ -204,18 +220,12 @@ def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, narrow: bool
 
 
 def unchanged_query(shape: Shape, lane: Lane, chosen: Selection, task: Task, oldest: int) -> str:
-    """Return the SQL that tells of a range how many events a selection has there and whether all were written before a transaction.
-
-    oldest: the oldest transaction that ran when the range was read. What is older was visible then, and stays as it was: an update
-    makes a new row, a deletion makes them fewer. xmin has 32 bits; a number above the current one is of the epoch before.
-    """
-    where = [f"e.seq_id BETWEEN {task.first} AND {task.last}", *ranges.conditions(chosen, has_tenants=not lane.tenant)]
-    return (
-        "WITH now AS (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS x) "
-        "SELECT count(*), coalesce(bool_and(CASE WHEN e.xmin::text::bigint < 3 THEN true ELSE "
-        "e.xmin::text::bigint + (now.x >> 32 << 32) - CASE WHEN e.xmin::text::bigint > (now.x & 4294967295) THEN 4294967296 ELSE 0 END "
-        f"< {oldest} END), true) FROM {shape.qualified(lane.table)} e, now WHERE {' AND '.join(where)}"
-    )
+    """Return the SQL of ranges.unchanged_query for a range of events."""
+    where = [
+        f"e.seq_id BETWEEN {task.first} AND {task.last}",
+        *ranges.conditions(chosen, has_tenants=not lane.tenant),
+    ]
+    return ranges.unchanged_query(shape.qualified(lane.table), where, oldest)
 
 
 # Import
@@ -336,6 +346,36 @@ def new_streams_query(shape: Shape) -> str:
         f"SELECT count(*) FROM (SELECT DISTINCT {stream_columns(shape, 'f')} FROM {FRESH} f WHERE NOT EXISTS "
         f"(SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})) q"
     )
+
+
+def _empty_staged(shape: Shape) -> str:
+    own = ["tenant_id"] if shape.tenancy == "conjoined" else []
+    same = " AND ".join([f"e.{name} = s.{name}" for name in own] + ["e.stream_id = s.id"])
+    there = " AND ".join(f"t.{name} = s.{name}" for name in [*own, "id"])
+    return (
+        f"FROM {STAGE_STREAMS} s WHERE coalesce(s.version, 0) = 0 AND NOT EXISTS (SELECT 1 FROM {STAGE_EVENTS} e WHERE {same}) "
+        f"AND NOT EXISTS (SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
+    )
+
+
+def empty_streams_query(shape: Shape) -> str:
+    """Return the SQL that counts staged streams without any event which the store does not have."""
+    return f"SELECT count(*) {_empty_staged(shape)}"
+
+
+def empty_statements(shape: Shape, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the SQL that writes streams without any event, and what names them."""
+    named = columns[shape.streams.name]
+    listed, values = ", ".join(map(identifier, named)), ", ".join(f"s.{identifier(name)}" for name in named)
+    found = []
+    if IDENTITY in columns:
+        names = ", ".join(map(identifier, columns[IDENTITY]))
+        own = ", ".join(f"s.{identifier(name)}" for name in columns[IDENTITY])
+        found.append(
+            f"INSERT INTO {shape.qualified(IDENTITY)} ({names}) SELECT {own} {_empty_staged(shape)} ON CONFLICT DO NOTHING"
+        )
+    found.append(f"INSERT INTO {shape.qualified(shape.streams.name)} ({listed}) SELECT {values} {_empty_staged(shape)}")
+    return found
 
 
 def taken_query(shape: Shape) -> str:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import literal
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 _BLOCK = 1 << 18
 _LONGEST_ERROR = 1500
@@ -33,7 +33,7 @@ _SETTINGS = (
 )
 
 
-class SqlError(EventsError):
+class SqlError(Refusal):
     """PostgreSQL or psql refused. state: SQLSTATE, empty where the server did not say one."""
 
     def __init__(self, text: str, state: str = "") -> None:
@@ -101,7 +101,7 @@ class Session:
                 },
             )
         except OSError as error:
-            raise EventsError(f"{program} can't be started: {error.strerror}") from error
+            raise Refusal(f"{program} can't be started: {error.strerror}") from error
         try:
             self.ask("SELECT 1")
         except BaseException:
@@ -197,7 +197,7 @@ def _flat(query: str) -> str:
     """Return a query on one line, as \\copy wants it. Line breaks in literals would be lost, so none may be there."""
     lines = [line.strip() for line in query.strip().splitlines()]
     if query.count("'") % 2 or any(line.count("'") % 2 for line in lines):
-        raise EventsError("a name or value holds a line break, which no tenant, type or table of an event store has")
+        raise Refusal("a name or value holds a line break, which no tenant, type or table of an event store has")
     return " ".join(lines)
 
 
@@ -210,7 +210,7 @@ class Written:
 
 
 def compress(path: str, produce: Callable[[int], int], level: int, rate: float = 0.0) -> tuple[Written, int]:
-    """Write a file as one zstd frame with checksum; return what it is, and what produce returned. Raises EventsError.
+    """Write a file as one zstd frame with checksum; return what it is, and what produce returned. Raises Refusal.
 
     Parameters: produce, writes the content to the descriptor that it is given and returns the number of rows; level of zstd; rate,
     bytes a second that may be written, 0 for any.
@@ -227,7 +227,7 @@ def compress(path: str, produce: Callable[[int], int], level: int, rate: float =
             os.close(writing)
             drain.join()
         if process.wait() != 0 or not written:
-            raise EventsError(f"zstd ended with status {process.returncode} while {path} was written")
+            raise Refusal(f"zstd ended with status {process.returncode} while {path} was written")
         file.flush()
         os.fsync(file.fileno())
     return written[0], rows
@@ -248,7 +248,7 @@ def _drain(process: subprocess.Popen[bytes], file: IO[bytes], rate: float) -> Wr
 
 @contextlib.contextmanager
 def decompressed(path: str) -> Iterator[int]:
-    """Give a descriptor from which the content of a zstd file is read. Raises EventsError where it was not read whole."""
+    """Give a descriptor from which the content of a zstd file is read. Raises Refusal where it was not read whole."""
     with _zstd(["-dc", "--quiet", "--", path], subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
@@ -258,7 +258,7 @@ def decompressed(path: str) -> Iterator[int]:
             raise
         process.stdout.close()
         if process.wait() != 0:
-            raise EventsError(
+            raise Refusal(
                 f"{path}: zstd can't decompress it whole (status {process.returncode}). Take another copy of the archive"
             )
 
@@ -269,4 +269,4 @@ def _zstd(options: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:
             ["setpriv", "--pdeathsig=KILL", "--", "zstd", *options], stdin=stdin, stdout=subprocess.PIPE, cwd="/"
         )
     except OSError as error:
-        raise EventsError(f"zstd can't be started: {error.strerror}") from error
+        raise Refusal(f"zstd can't be started: {error.strerror}") from error

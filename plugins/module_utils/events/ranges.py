@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import identifier, literal
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PART_EVENTS = 200_000
 ARCHIVED = ("include", "exclude", "only")
@@ -40,15 +40,15 @@ class Range:
 
 
 def moment(name: str, text: str) -> str:
-    """Return a time in UTC as PostgreSQL and archives take it. Raises EventsError for what is no time, or has no offset."""
+    """Return a time in UTC as PostgreSQL and archives take it. Raises Refusal for what is no time, or has no offset."""
     if not text:
         return ""
     try:
         found = datetime.datetime.fromisoformat(text.strip().replace("Z", "+00:00").replace("z", "+00:00"))
     except ValueError:
-        raise EventsError(f"{name} is {text!r}; allowed is a time such as 2026-01-31T12:00:00Z") from None
+        raise Refusal(f"{name} is {text!r}; allowed is a time such as 2026-01-31T12:00:00Z") from None
     if found.tzinfo is None:
-        raise EventsError(
+        raise Refusal(
             f"{name} is {text!r}, which has no offset from UTC; allowed is a time such as 2026-01-31T12:00:00Z"
         )
     return found.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -57,12 +57,12 @@ def moment(name: str, text: str) -> str:
 def selection(
     since: str = "", until: str = "", tenants: Iterable[str] = (), types: Iterable[str] = (), archived: str = "include"
 ) -> Selection:
-    """Return a selection from what an operator wrote. Raises EventsError."""
+    """Return a selection from what an operator wrote. Raises Refusal."""
     made = Selection(moment("since", since), moment("until", until), tuple(tenants), tuple(types), archived)
     if made.since and made.until and made.since >= made.until:
-        raise EventsError(f"since ({made.since}) is not before until ({made.until}): the range is empty")
+        raise Refusal(f"since ({made.since}) is not before until ({made.until}): the range is empty")
     if archived not in ARCHIVED:
-        raise EventsError(f"archived is {archived!r}; allowed are {', '.join(ARCHIVED)}")
+        raise Refusal(f"archived is {archived!r}; allowed are {', '.join(ARCHIVED)}")
     return made
 
 
@@ -97,3 +97,17 @@ def plan(bounds: Sequence[tuple[int, int] | None], events: Sequence[int], size: 
         step = max(1, -(-(last - first + 1) // parts))
         found += [Range(lane, start, min(start + step - 1, last)) for start in range(first, last + 1, step)]
     return found
+
+
+def unchanged_query(table: str, where: Sequence[str], oldest: int) -> str:
+    """Return the SQL that tells of rows, called e, how many there are and whether all were written before a transaction.
+
+    oldest: the oldest transaction that ran when the rows were read. What is older was visible then, and stays as it was: an update
+    makes a new row, a deletion makes them fewer. xmin has 32 bits; a number above the current one is of the epoch before.
+    """
+    epoch = "(now.x >> 32 << 32) - CASE WHEN e.xmin::text::bigint > (now.x & 4294967295) THEN 4294967296 ELSE 0 END"
+    return (
+        "WITH now AS (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS x) "
+        "SELECT count(*), coalesce(bool_and(e.xmin::text::bigint < 3 OR "
+        f"e.xmin::text::bigint + {epoch} < {oldest}), true) FROM {table} e, now WHERE {' AND '.join(where)}"
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import identifier, literal
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 EVENTS = "mt_events"
 STREAMS = "mt_streams"
@@ -164,19 +164,19 @@ def parse_shape(data: Mapping[str, Any], schema: str, tenants: Mapping[str, str]
     """Return the shape of a store.
 
     Parameters: data, what catalogue_query answered; tenants, rows of mt_tenant_partitions: suffix of a partition by tenant.
-    Raises EventsError for a schema that is missing, no store, or of a shape that nobody here knows.
+    Raises Refusal for a schema that is missing, no store, or of a shape that nobody here knows.
     """
     if not data.get("schema"):
-        raise EventsError(f"there is no schema {schema}; name the one that holds mt_events")
+        raise Refusal(f"there is no schema {schema}; name the one that holds mt_events")
     rows = {row["name"]: row for row in data["tables"]}
     missing = [name for name in (EVENTS, STREAMS) if name not in rows]
     if missing:
-        raise EventsError(f"schema {schema} has no {' and no '.join(missing)}: it holds no event store of Marten")
+        raise Refusal(f"schema {schema} has no {' and no '.join(missing)}: it holds no event store of Marten")
     tables = {name: _table(row) for name, row in rows.items() if not row["parent"]}
     for name, needed in _NEEDED.items():
         lacking = [column for column in needed if column not in tables[name].names]
         if lacking:
-            raise EventsError(f"{schema}.{name} has no column {', '.join(lacking)}: it is no table of Marten")
+            raise Refusal(f"{schema}.{name} has no column {', '.join(lacking)}: it is no table of Marten")
     events, streams = tables.pop(EVENTS), tables.pop(STREAMS)
     partitions = _partitions(schema, rows[EVENTS], rows[STREAMS])
     lanes = _lanes(schema, partitions, rows, data["sequences"], tenants or {})
@@ -225,7 +225,7 @@ def _identity(schema: str, events: Table, streams: Table) -> str:
         if column.name == name
     }
     if len(types) != 1 or not types <= set(IDENTITIES):
-        raise EventsError(
+        raise Refusal(
             f"{schema}: streams are named by {' and '.join(sorted(types))}; known are {' and '.join(sorted(IDENTITIES))}"
         )
     return IDENTITIES[types.pop()]
@@ -236,7 +236,7 @@ def _partitions(schema: str, events: Mapping[str, Any], streams: Mapping[str, An
     keys = {events["partition_key"], streams["partition_key"]}
     if len(keys) != 1 or not keys <= set(known):
         found = ", ".join(sorted(f"by {key}" if key else "not at all" for key in keys))
-        raise EventsError(
+        raise Refusal(
             f"{schema}: mt_events and mt_streams are partitioned {found}; known are not at all, by LIST (is_archived), by LIST (tenant_id)"
         )
     return known[keys.pop()]
@@ -247,7 +247,7 @@ def _lanes(
 ) -> tuple[Lane, ...]:
     if partitions != "tenants":
         if SEQUENCE not in sequences:
-            raise EventsError(
+            raise Refusal(
                 f"schema {schema} has no sequence {SEQUENCE}, so no application can append there "
                 "(Marten 8 drops it where archived partitions are switched on, marten#3904): let the application make it, then run again"
             )
@@ -259,15 +259,15 @@ def _lanes(
         tenant = _tenant_of(schema, row)
         suffix = name.removeprefix(f"{EVENTS}_")
         if tenants.get(tenant) != suffix:
-            raise EventsError(
+            raise Refusal(
                 f"{schema}.{name} holds the tenant {tenant}, but {TENANT_PARTITIONS} says "
                 f"{tenants.get(tenant) or 'nothing'} of it: have the application repair its partitions first"
             )
         sequence = f"{SEQUENCE}_{suffix}"
         if sequence not in sequences:
-            raise EventsError(f"tenant {tenant} has the partition {schema}.{name}, but there is no sequence {sequence}")
+            raise Refusal(f"tenant {tenant} has the partition {schema}.{name}, but there is no sequence {sequence}")
         if f"{STREAMS}_{suffix}" not in rows:
-            raise EventsError(f"tenant {tenant} has the partition {schema}.{name}, but there is no {STREAMS}_{suffix}")
+            raise Refusal(f"tenant {tenant} has the partition {schema}.{name}, but there is no {STREAMS}_{suffix}")
         lanes.append(Lane(tenant, name, sequence, f"{STREAMS}_{suffix}"))
     return tuple(lanes)
 
@@ -276,26 +276,22 @@ def _tenant_of(schema: str, row: Mapping[str, Any]) -> str:
     match = _TENANT_BOUND.match(row["bound"] or "")
     values = re.findall(r"'((?:[^']|'')*)'", match[1]) if match else []
     if len(values) != 1:
-        raise EventsError(
-            f"{schema}.{row['name']} is a partition {row['bound']}; known are partitions of one tenant each"
-        )
+        raise Refusal(f"{schema}.{row['name']} is a partition {row['bound']}; known are partitions of one tenant each")
     return values[0].replace("''", "'")
 
 
 def require_known(shape: Shape, carried: Sequence[str]) -> tuple[Table, ...]:
-    """Return the tables that nobody here knows and that are to be carried as they are. Raises EventsError for others."""
+    """Return the tables that nobody here knows and that are to be carried as they are. Raises Refusal for others."""
     unknown = [table.name for table in shape.other if table.name not in carried]
     if unknown:
-        raise EventsError(
+        raise Refusal(
             f"schema {shape.schema} has tables that this release does not know: {', '.join(unknown)}. Nothing was written. "
             "Name them in `carry` to have all their rows carried as they are"
         )
     there = {table.name for table in shape.other}
     absent = [name for name in carried if name not in there]
     if absent:
-        raise EventsError(
-            f"carry names {', '.join(absent)}, which schema {shape.schema} does not have as unknown tables"
-        )
+        raise Refusal(f"carry names {', '.join(absent)}, which schema {shape.schema} does not have as unknown tables")
     return shape.other
 
 

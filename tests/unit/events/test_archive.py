@@ -8,11 +8,11 @@ import json
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
-from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest, ManifestError
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import archive as archives
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import export
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.archive import Archive, Part
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +60,7 @@ def test_what_is_written_is_read():
 def test_a_flipped_bit_anywhere_in_the_manifest_is_found(place):
     content = bytearray(written().encode())
     content[place // 8] ^= 1 << place % 8
-    with pytest.raises((EventsError, ManifestError, UnicodeDecodeError)):
+    with pytest.raises((Refusal, UnicodeDecodeError)):
         read(content.decode())
 
 
@@ -79,7 +79,7 @@ def test_a_flipped_bit_anywhere_in_a_file_is_found(data, tmp_path_factory):
     changed = bytearray(contents[name])
     changed[place // 8] ^= 1 << place % 8
     (path / name).write_bytes(bytes(changed))
-    with pytest.raises(EventsError, match=f"{name} has another content than was written"):
+    with pytest.raises(Refusal, match=f"{name} has another content than was written"):
         export.load(str(folder), LABEL)
 
 
@@ -104,21 +104,21 @@ def edited(change):
     ],
 )
 def test_what_this_release_can_not_read_is_refused_in_words(change, words):
-    with pytest.raises(EventsError, match=words):
+    with pytest.raises(Refusal, match=words):
         read(edited(change))
 
 
 def test_json_lines_and_archives_of_another_kind_are_not_imported():
     archives.require_importable(ARCHIVE, "marten")
-    with pytest.raises(EventsError, match="orders has the format jsonl, which is an output"):
+    with pytest.raises(Refusal, match="orders has the format jsonl, which is an output"):
         archives.require_importable(dataclasses.replace(ARCHIVE, encoding="jsonl"), "marten")
-    with pytest.raises(EventsError, match=r"archive of marten, not of akka: events_import\.yml imports it"):
+    with pytest.raises(Refusal, match=r"archive of marten, not of akka: events_import\.yml imports it"):
         archives.require_importable(ARCHIVE, "akka")
 
 
 @pytest.mark.parametrize("name", ["", "Orders", "../orders", "a" * 64, "-a", "a b"])
 def test_names_that_are_no_part_of_a_path_are_refused(name):
-    with pytest.raises(EventsError, match="allowed are up to 63 lower case letters"):
+    with pytest.raises(Refusal, match="allowed are up to 63 lower case letters"):
         archives.check_name(name)
 
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import ranges
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.ranges import Selection
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def test_a_time_is_taken_with_its_offset_and_told_in_utc():
     ],
 )
 def test_what_is_no_range_is_refused_in_words(given_, words):
-    with pytest.raises(EventsError, match=words):
+    with pytest.raises(Refusal, match=words):
         ranges.selection(**given_)
 
 

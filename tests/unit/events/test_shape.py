@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.errors import EventsError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import (
     describe,
     differences,
@@ -13,6 +12,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape 
     parse_shape,
     require_known,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 UUID, TEXT, BIGINT = "uuid", "character varying", "bigint"
 
@@ -78,7 +78,7 @@ def test_each_tenant_partition_has_a_lane_with_a_sequence_of_its_own():
 
 
 def test_a_partition_that_the_list_of_tenants_does_not_know_is_refused():
-    with pytest.raises(EventsError, match=r"mt_events_t0 holds the tenant north, but mt_tenant_partitions says t9"):
+    with pytest.raises(Refusal, match=r"mt_events_t0 holds the tenant north, but mt_tenant_partitions says t9"):
         parse_shape(tenants(north="t0"), "events", {"north": "t9"})
 
 
@@ -96,14 +96,14 @@ def test_a_partition_that_the_list_of_tenants_does_not_know_is_refused():
     ],
 )
 def test_what_is_no_known_store_is_refused_in_words(data, words):
-    with pytest.raises(EventsError, match=words.replace("(", r"\(")):
+    with pytest.raises(Refusal, match=words.replace("(", r"\(")):
         parse_shape(data, "events")
 
 
 def test_a_table_of_another_thing_called_mt_events_is_refused():
     data = store()
     data["tables"][0]["columns"] = columns(id=BIGINT)
-    with pytest.raises(EventsError, match="mt_events has no column seq_id, stream_id"):
+    with pytest.raises(Refusal, match="mt_events has no column seq_id, stream_id"):
         parse_shape(data, "events")
 
 
@@ -122,10 +122,10 @@ def test_tables_are_carried_as_what_they_are_and_unknown_ones_refused_by_name():
     assert [item.name for item in shape.side] == ["mt_dcb_tag_version", "mt_event_tag_sku", "mt_streams_identity"]
     assert [item.name for item in shape.daemon] == ["mt_event_progression"]
     assert [item.name for item in shape.documents] == ["mt_doc_order"]
-    with pytest.raises(EventsError, match="does not know: mt_news"):
+    with pytest.raises(Refusal, match="does not know: mt_news"):
         require_known(shape, [])
     assert [item.name for item in require_known(shape, ["mt_news"])] == ["mt_news"]
-    with pytest.raises(EventsError, match="carry names mt_old"):
+    with pytest.raises(Refusal, match="carry names mt_old"):
         require_known(shape, ["mt_news", "mt_old"])
 
 
