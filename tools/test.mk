@@ -53,6 +53,11 @@ valkey-kills: bootstrap ## Kill slot moves of Valkey clusters at random moments,
 valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and those of valkey-cli
 	HOLDFAST_PEER=1 $(PYTEST) -s tests/module/valkey/test_proofs.py -k fewest
 
+# HOLDFAST_WITNESS: a program that reads and writes event stores through Marten and Akka.NET.
+.PHONY: events
+events: bootstrap ## Let the real libraries judge exported and imported event stores (HOLDFAST_WITNESS)
+	PYTHONPATH=tests/module $(PYTEST) tests/witness
+
 .PHONY: sanity
 sanity: bootstrap ## Run ansible-test sanity
 	tools/sanity
@@ -168,6 +173,10 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
+
+.PHONY: bench-events
+bench-events: bootstrap ## Measure exports and imports of event stores against pg_dump, pg_restore and Marten's own copy
+	python tests/bench/events.py
 
 .PHONY: bench-backup
 bench-backup: bootstrap ## Measure backups and restores against what people do by hand

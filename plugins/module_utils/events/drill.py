@@ -71,8 +71,9 @@ def _drilled(context: Context, label: str) -> Seen:
 
 
 @contextlib.contextmanager
-def server(context: Context, parent: str, user: str = USER) -> Iterator[Reach]:
-    """Give an empty server in the block, and remove every trace of it afterwards. Raises Refusal."""
+def server(context: Context, parent: str, user: str = "") -> Iterator[Reach]:
+    """Give an empty server of a user in the block, and remove every trace of it afterwards. Raises Refusal."""
+    user = user or USER
     bin_dir = context.section("postgresql")["bin_dir"]
     folder, owner = os.path.join(parent, f"holdfast-events-{PORT}"), pwd.getpwnam(user)
     data_dir = os.path.join(folder, "data")

@@ -121,7 +121,8 @@ def test_deleted_events_do_not_come_back(server, tmp_path):
     )[0]
     server.run(
         "target",
-        f"DELETE FROM tags WHERE persistence_id = '{name}'; DELETE FROM journal WHERE persistence_id = '{name}' AND sequence_number < {last}",
+        f"DELETE FROM tags WHERE persistence_id = '{name}';"
+        f"DELETE FROM journal WHERE persistence_id = '{name}' AND sequence_number < {last}",
     )
     server.run("target", f"UPDATE journal SET deleted = true WHERE persistence_id = '{name}'")
     before = server.tables("target")
