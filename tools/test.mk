@@ -41,6 +41,7 @@ packaging: bootstrap ## Build and install the collection, run its playbooks by n
 
 .PHONY: module
 module: bootstrap ## Test the modules against real servers on this machine
+	@. tools/lib.sh && install_packages zstd=zstd
 	$(PYTEST) tests/module
 
 # Runs are killed so many times for each version and way of moving.
@@ -56,6 +57,7 @@ valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and
 # HOLDFAST_WITNESS: a program that reads and writes event stores through Marten and Akka.NET.
 .PHONY: events
 events: bootstrap ## Let the real libraries judge exported and imported event stores (HOLDFAST_WITNESS)
+	@. tools/lib.sh && install_packages zstd=zstd
 	PYTHONPATH=tests/module $(PYTEST) tests/witness
 
 .PHONY: sanity

@@ -210,11 +210,19 @@ class Store:
         if check:
             outcome.sequences = self._numbers()
             return outcome
-        if self.wish.rebuild_keys:
-            with keys.rebuilt(self.session, self.shape):
-                self._copy_all(parallel=False)
-        else:
-            self._copy_all(parallel=True)
+        try:
+            if self.wish.rebuild_keys:
+                with keys.rebuilt(self.session, self.shape):
+                    self._copy_all(parallel=False)
+            else:
+                self._copy_all(parallel=True)
+        except SqlError as error:
+            if error.state != "23505":
+                raise
+            raise Refusal(
+                f"an application wrote to schema {self.shape.schema} while it was filled ({error})",
+                "Stop it and run again: what is there already stays, what lacks is added",
+            ) from error
         self.finish(outcome)
         return outcome
 

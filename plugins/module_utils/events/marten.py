@@ -251,7 +251,7 @@ FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_class c ON c.oi
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND n.nspname = {literal(schema)} AND c.relname IN ('mt_events', 'mt_streams') AND a.application_name <> 'holdfast-import'
+  AND n.nspname = {literal(schema)} AND c.relname IN ('mt_events', 'mt_streams') AND coalesce(a.application_name, '') <> 'holdfast-import'
 ORDER BY 1, 2"""
 
 

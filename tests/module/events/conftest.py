@@ -19,6 +19,8 @@ from postgresql.conftest import USER, Database, find_programs
 def server() -> Iterator[Server]:
     """A server that trusts whoever comes from this machine."""
     programs = find_programs(Path("/usr/lib/postgresql"))
+    # Modules start psql, which needs the libraries of an unpacked release.
+    os.environ.update({name: value for name, value in programs.environment.items() if name == "LD_LIBRARY_PATH"})
     folder = Path(tempfile.mkdtemp(prefix="holdfast-events-"))
     if os.geteuid() == 0:
         shutil.chown(folder, USER)

@@ -14,9 +14,10 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.events import
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import job
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
-from postgresql.conftest import USER
 
 NEW = "marten-9.58.0"
+# A user that every machine has, with a group of the same name: servers refuse root.
+USER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
 @pytest.fixture
@@ -26,7 +27,6 @@ def host(server, tmp_path, monkeypatch):
     leader = Member("node1", "leader", "running", host="127.0.0.1")
     monkeypatch.setattr(contexts, "look", lambda _context: Cluster((leader,)))
     monkeypatch.setattr(job.logical, "environment", lambda _context, _password="": {})
-    monkeypatch.setattr(events_drill, "USER", "postgres")
     # initdb refuses root; the folder has to be one that another user may enter.
     for folder in [tmp_path, *tmp_path.parents]:
         if folder.owner() == pwd.getpwuid(os.geteuid()).pw_name and str(folder).startswith("/tmp/"):
