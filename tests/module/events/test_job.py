@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,21 +22,25 @@ USER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
 @pytest.fixture
-def host(server, tmp_path, monkeypatch):
+def folder():
+    """A folder that the user of a drill's server may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-events-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@pytest.fixture
+def host(server, folder, monkeypatch):
     """A backup host whose cluster is one server; what a drill runs belongs to nobody in particular."""
-    monkeypatch.setattr(contexts, "LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setattr(contexts, "LOCKS", str(folder / "locks"))
     leader = Member("node1", "leader", "running", host="127.0.0.1")
     monkeypatch.setattr(contexts, "look", lambda _context: Cluster((leader,)))
     monkeypatch.setattr(job.logical, "environment", lambda _context, _password="": {})
-    # initdb refuses root; the folder has to be one that another user may enter.
-    for folder in [tmp_path, *tmp_path.parents]:
-        if folder.owner() == pwd.getpwuid(os.geteuid()).pw_name and str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
     return Context(
         {
             "cluster": "lab",
-            "backup_dir": str(tmp_path / "backup"),
-            "state_dir": str(tmp_path / "state"),
+            "backup_dir": str(folder / "backup"),
+            "state_dir": str(folder / "state"),
             "metrics_file": "",
             "retention": {"events": {"count": 1}},
             "limits": {"events": {"good": 3600, "proved": 3600}},
