@@ -17,6 +17,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.clust
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 NEW = "marten-9.58.0"
+ENGINES = {"events": job.run}
 # A user that every machine has, with a group of the same name: servers refuse root.
 USER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
@@ -56,25 +57,25 @@ def parsed(**more):
 def test_a_job_makes_an_archive_each_time_and_the_rule_keeps_the_last(server, host):
     server.make("source", f"{NEW}/tagged")
     entry = parsed(options={"database": "source"})
-    (first,) = runner.run(host, entry).labels["events"]
-    (second,) = runner.run(host, entry).labels["events"]
+    (first,) = runner.run(host, entry, ENGINES).labels["events"]
+    (second,) = runner.run(host, entry, ENGINES).labels["events"]
     assert first < second
     known = collect.collect(host).entries
     assert {(item.engine, item.kind, item.series, item.good) for item in known} == {
         ("events", "marten", "events/marten/source/orders", True)
     }
     prune = jobs.parse_one({"name": "prune", "kind": "prune", "calendar": "daily"})
-    assert runner.run(host, prune).labels == {"events": [first]}
+    assert runner.run(host, prune, ENGINES).labels == {"events": [first]}
     assert store.labels(host.backup_dir, "events") == [second]
     assert [finding.rule for finding in collect.findings(host, collect.collect(host), [])] == ["backup_unproved"]
 
 
-def proved(server, host, monkeypatch):
+def proved(host, monkeypatch):
     """Run the drill as the user that may run servers here."""
     original = events_drill.server
-    monkeypatch.setattr(drill.events_drill, "server", lambda context, parent: original(context, parent, USER))
+    monkeypatch.setattr(events_drill, "server", lambda context, parent: original(context, parent, USER))
     entry = jobs.parse_one({"name": "drill", "kind": "drill", "calendar": "daily", "options": {"engines": ["events"]}})
-    return drill.run(host, entry)
+    return drill.run({"events": events_drill.drill}, host, entry)
 
 
 def test_a_drill_proves_every_kind_of_archive(server, host, monkeypatch):
@@ -85,7 +86,7 @@ def test_a_drill_proves_every_kind_of_archive(server, host, monkeypatch):
     job.make(host, {"database": "source", "archive": "range", "since": moment})
     server.make("actors", "akka-sql-1.5.73/default-plain")
     job.make(host, {"kind": "akka", "database": "actors", "archive": "actors"})
-    assert len(proved(server, host, monkeypatch).labels["events"]) == 5
+    assert len(proved(host, monkeypatch).labels["events"]) == 5
     assert collect.findings(host, collect.collect(host), []) == []
     assert not list(Path(host.backup_dir).glob("drill/*"))
 
@@ -98,14 +99,14 @@ def test_a_drill_finds_a_stream_with_a_gap(server, host, monkeypatch):
     )
     job.make(host, {"database": "source", "archive": "gap"})
     with pytest.raises(Refusal, match=r"not proved: events \S+-gap: no gaps \(1 are otherwise\)"):
-        proved(server, host, monkeypatch)
+        proved(host, monkeypatch)
 
 
 def test_whole_days_before_this_one(server, host):
     server.make("source", f"{NEW}/guid")
     server.run("source", "UPDATE events.mt_events SET timestamp = now() - interval '1 day' WHERE seq_id <= 10")
     server.run("source", "UPDATE events.mt_events SET timestamp = now() WHERE seq_id > 10")
-    assert runner.run(host, parsed(options={"database": "source", "days": 1})).message == "10 events of source"
+    assert runner.run(host, parsed(options={"database": "source", "days": 1}), ENGINES).message == "10 events of source"
 
 
 def test_an_archive_comes_back_by_its_name(server, host):
