@@ -41,6 +41,7 @@ packaging: bootstrap ## Build and install the collection, run its playbooks by n
 
 .PHONY: module
 module: bootstrap ## Test the modules against real servers on this machine
+	@. tools/lib.sh && install_packages zstd=zstd
 	$(PYTEST) tests/module
 
 # Runs are killed so many times for each version and way of moving.
@@ -52,6 +53,12 @@ valkey-kills: bootstrap ## Kill slot moves of Valkey clusters at random moments,
 .PHONY: valkey-minimum
 valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and those of valkey-cli
 	HOLDFAST_PEER=1 $(PYTEST) -s tests/module/valkey/test_proofs.py -k fewest
+
+# HOLDFAST_WITNESS: a program that reads and writes event stores through Marten and Akka.NET.
+.PHONY: events
+events: bootstrap ## Let the real libraries judge exported and imported event stores (HOLDFAST_WITNESS)
+	@. tools/lib.sh && install_packages zstd=zstd
+	PYTHONPATH=tests/module $(PYTEST) tests/witness
 
 .PHONY: sanity
 sanity: bootstrap ## Run ansible-test sanity
@@ -177,6 +184,10 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
+
+.PHONY: bench-events
+bench-events: bootstrap ## Measure exports and imports of event stores against pg_dump, pg_restore and Marten's own copy
+	python tests/bench/events.py
 
 .PHONY: bench-backup
 bench-backup: bootstrap ## Measure backups and restores against what people do by hand

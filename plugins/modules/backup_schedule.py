@@ -31,7 +31,7 @@ options:
       kind:
         description: What it does.
         type: str
-        choices: [pgbackrest, logical, valkey, prune, upload, drill, metrics]
+        choices: [pgbackrest, logical, valkey, events, prune, upload, drill, metrics]
         required: true
       calendar:
         description: When it runs, as systemd.time(7) says it, for example V(Sun 01:30).

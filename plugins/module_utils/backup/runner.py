@@ -20,7 +20,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
 # The code of each kind, which raises Refusal.
 Engines = Mapping[str, Callable[[Context, Job], Result]]
 # What no two jobs use at a time. A drill reads the stores, and nothing may be deleted meanwhile.
-RESOURCES = {"pgbackrest": ["postgresql"], "logical": ["logical"], "valkey": ["valkey"], "drill": ["drill"]}
+RESOURCES = {
+    "pgbackrest": ["postgresql"],
+    "logical": ["logical"],
+    "valkey": ["valkey"],
+    "events": ["events"],
+    "drill": ["drill"],
+}
 STORE = "store"
 READS_STORE = frozenset({"drill", "upload"})
 
