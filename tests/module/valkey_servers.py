@@ -84,13 +84,14 @@ class ValkeyServers:
     """A number of servers in cluster mode.
 
     secure: TLS on client port, bus and replication, a user `admin` with PASSWORD, the default user off.
-    settings: further settings for all.
+    settings: further settings for all. databases: how many each has; more than one from Valkey 9.0 on only.
     """
 
     version: str
     number: int
     secure: bool = False
     settings: dict[str, str] = field(default_factory=dict)
+    databases: int = 1
 
     def __enter__(self) -> ValkeyServers:
         self.programs = binaries(self.version)
@@ -147,7 +148,9 @@ class ValkeyServers:
         return self.folder / str(port) / "valkey.sock"
 
     def _settings(self, port: int) -> dict[str, str]:
+        databases = {"cluster-databases": str(self.databases)} if self.databases > 1 else {}
         common = {
+            **databases,
             "bind": "127.0.0.1",
             "dir": str(self.folder / str(port)),
             "unixsocket": str(self.socket(port)),

@@ -1,0 +1,1 @@
+"""The collection's own programs on a host: their folders, and what earlier releases left."""

@@ -1,0 +1,1 @@
+"""The collection's own programs on the controller: what code each needs."""
