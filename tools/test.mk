@@ -59,6 +59,14 @@ valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and
 events: bootstrap ## Let the real libraries judge exported and imported event stores (HOLDFAST_WITNESS)
 	@. tools/lib.sh && install_packages zstd=zstd
 	PYTHONPATH=tests/module $(PYTEST) tests/witness
+.PHONY: drivers
+drivers: bootstrap ## Run PostgreSQL's drivers on the pools and write docs/drivers.md (packages from Debian, PyPI and npm)
+	@. tools/lib.sh && install_packages go=golang-go npm=npm node=nodejs java=default-jdk-headless ruby=ruby perl=perl php=php-cli \
+		/usr/share/gocode/src/github.com/lib/pq=golang-github-lib-pq-dev /usr/share/gocode/src/github.com/jackc/pgx=golang-github-jackc-pgx-v4-dev \
+		/usr/share/doc/php-pgsql=php-pgsql /usr/share/doc/libdbd-pg-perl=libdbd-pg-perl /usr/share/doc/odbc-postgresql=odbc-postgresql \
+		/usr/share/java/postgresql.jar=libpostgresql-jdbc-java /usr/share/doc/ruby-pg=ruby-pg /usr/share/doc/ruby-activerecord=ruby-activerecord \
+		/usr/share/doc/unixodbc=unixodbc
+	PYTHONPATH=tests:tests/module python -m drivers.report
 
 .PHONY: sanity
 sanity: bootstrap ## Run ansible-test sanity
@@ -176,7 +184,7 @@ faults-long: bootstrap ## Break the lab by chance, a schedule for each of SEEDS,
 	@PYTHONPATH=tests python -m faults.campaign --seeds $(SEEDS) --output .cache/faults/long $(FAULTS)
 
 .PHONY: bench
-bench: bench-valkey bench-backup bench-failover bench-install ## Run every benchmark and print its tables
+bench: bench-valkey bench-backup bench-pools bench-failover bench-install ## Run every benchmark and print its tables
 
 .PHONY: bench-valkey
 bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli
@@ -193,6 +201,10 @@ bench-events: bootstrap ## Measure exports and imports of event stores against p
 bench-backup: bootstrap ## Measure backups and restores against what people do by hand
 	python tests/bench/backup.py --version 9.1
 	python tests/bench/backup_postgresql.py
+
+.PHONY: bench-pools
+bench-pools: bootstrap ## Measure what keeping clients of a connection apart costs, for each PgBouncer
+	python tests/bench/pools.py
 
 .PHONY: faults-page
 faults-page: bootstrap ## Write docs/benchmarks/faults.md out of the results of bench-failover, faults and faults-long
