@@ -281,6 +281,7 @@ class Instance:
             stale=tuple(stale),
             acl_loaded=server.has_loaded(self.wish.settings["aclfile"], acl)
             and server.memory.acl in ("", server.acl_digest()),
+            filled=server.filled(),
         )
 
     def expect(self, step: Step) -> None:

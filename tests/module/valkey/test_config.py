@@ -182,6 +182,28 @@ def test_an_unknown_setting_is_refused_before_anything_changes(running: Host) ->
     assert "polici" not in running.config_file.read_text()
 
 
+def test_fewer_databases_than_hold_keys_are_refused_before_anything_changes(host: Host) -> None:
+    host.settings = {"cluster-enabled": "yes", "cluster-databases": "4", "tls-cluster": "yes"}
+    configure(host)
+    host.start()
+    assert host.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == "OK"
+    deadline = time.monotonic() + 30
+    while "cluster_state:ok" not in host.ask("CLUSTER", "INFO"):
+        assert time.monotonic() < deadline
+    assert host.ask("-n", "2", "SET", "key", "value") == "OK"
+    text = host.config_file.read_text()
+    host.settings["cluster-databases"] = "2"
+    told = fail_module("valkey_config", host.arguments())
+    assert "cluster-databases 2 is too few, database 2 holds keys. Nothing was changed. Set it to 3 or more" in told
+    assert host.config_file.read_text() == text
+    host.settings["cluster-databases"] = "3"
+    assert entry(configure(host))["restart"] == ["cluster-databases"]
+    assert host.ask("SAVE") == "OK"
+    host.restart()
+    assert host.ask("-n", "2", "DBSIZE") == "1"
+    assert not configure(host)["changed"]
+
+
 def test_killed_at_any_moment_the_next_run_ends_the_same(running: Host) -> None:
     configure(running)
     chance = random.Random(15)

@@ -15,6 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.c
     refused_for_ever,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.local import LocalServer
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_spaces
 
 # File systems stamp times from a clock that ticks up to 10 ms late (CONFIG_HZ=100).
 CLOCK_GRAIN = 0.05
@@ -99,6 +100,10 @@ class Server:
             if name not in live:
                 live.update(self._link.mapping("CONFIG", "GET", name))
         return live
+
+    def filled(self) -> tuple[int, ...]:
+        """Return the databases that hold keys."""
+        return tuple(sorted(parse_spaces(self._link.info("keyspace"))))
 
     def has_loaded(self, path: str, content: str | bytes) -> bool:
         """Return whether the process has loaded a file with this content.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
     changed_users,
     check_apart,
@@ -87,7 +88,7 @@ class Running:
 
     live: its settings. removed: settings that left its file since it started. outdated: whether its program was replaced on disk.
     stale: files of TLS that it has not loaded as they are. acl_loaded: whether it has loaded the wished users and nobody changed
-    them since.
+    them since. filled: the databases that hold keys.
     """
 
     version: str
@@ -96,6 +97,7 @@ class Running:
     outdated: bool = False
     stale: tuple[str, ...] = ()
     acl_loaded: bool = False
+    filled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def acl_for(acl: str, running: Sequence[str], installed: str) -> str:
 
 
 def change(wish: Wish, found: Found) -> Change:
-    """Return what becomes of an instance, nothing where its server does not run. Raises Refusal for unknown settings."""
+    """Return what becomes of an instance, nothing where its server does not run. Raises Refusal for what its server can't be given."""
     server = found.server
     if server is None:
         return Change()
@@ -196,6 +198,7 @@ def change(wish: Wish, found: Found) -> Change:
         name, near = next(iter(unknown.items()))
         remedy = f"Did you mean {near}?" if near else "Remove it from valkey_settings"
         raise Refusal(f"valkey {wish.port}: this version of the server has no setting {name}", remedy)
+    _check_databases(wish, server)
     plan = make_plan(wish.settings, server.live, parse_config(found.on_disk), server.removed, server.version)
     return Change(
         live=plan.live,
@@ -204,6 +207,18 @@ def change(wish: Wish, found: Found) -> Change:
         removed=plan.removed,
         stale=server.stale,
     )
+
+
+def _check_databases(wish: Wish, server: Running) -> None:
+    """Refuse fewer databases than hold keys: a member of a cluster that starts with fewer can't load its data."""
+    if server.live.get("cluster-enabled") != "yes":
+        return
+    number, last = int(wish.settings.get(databases.SETTING, 1)), max(server.filled, default=0)
+    if number <= last:
+        raise Refusal(
+            f"valkey {wish.port}: {databases.SETTING} {number} is too few, database {last} holds keys",
+            f"Nothing was changed. Set it to {last + 1} or more in valkey_settings, or empty the databases from {number} on",
+        )
 
 
 def steps(

@@ -189,6 +189,29 @@ def test_a_setting_that_no_server_has_is_refused_with_the_nearest_one():
 
 
 @pytest.mark.parametrize(
+    ("settings", "filled", "words"),
+    [
+        ({"cluster-databases": "3"}, (0, 2), None),
+        (
+            {"cluster-databases": "2"},
+            (0, 2),
+            "cluster-databases 2 is too few, database 2 holds keys.*Set it to 3 or more",
+        ),
+        ({}, (1,), "cluster-databases 1 is too few, database 1 holds keys"),
+        ({}, (0,), None),
+        ({}, (), None),
+    ],
+)
+def test_fewer_databases_than_hold_keys_are_refused(settings, filled, words):
+    [wish, _other] = wishes(settings)
+    live = {**DEFAULTS, **wish.settings, "cluster-databases": "16", "cluster-enabled": "yes"}
+    found = steps.Found(wish.text, folder=True, server=steps.Running("9.1", live, filled=filled))
+    with pytest.raises(Refusal, match=words) if words else contextlib.nullcontext():
+        steps.change(wish, found)
+    steps.change(wish, replace(found, server=steps.Running("9.1", {**live, "cluster-enabled": "no"}, filled=filled)))
+
+
+@pytest.mark.parametrize(
     ("config", "size", "words"),
     [
         (CONFIG.replace("dir /data/{port}\n", ""), "64mb", "config: directive dir is missing. Add it"),
