@@ -1,0 +1,1 @@
+"""What a program on a host needs from the collection, collected on the controller."""
