@@ -41,6 +41,7 @@ packaging: bootstrap ## Build and install the collection, run its playbooks by n
 
 .PHONY: module
 module: bootstrap ## Test the modules against real servers on this machine
+	@. tools/lib.sh && install_packages zstd=zstd
 	$(PYTEST) tests/module
 
 # Runs are killed so many times for each version and way of moving.
@@ -52,6 +53,12 @@ valkey-kills: bootstrap ## Kill slot moves of Valkey clusters at random moments,
 .PHONY: valkey-minimum
 valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and those of valkey-cli
 	HOLDFAST_PEER=1 $(PYTEST) -s tests/module/valkey/test_proofs.py -k fewest
+
+# HOLDFAST_WITNESS: a program that reads and writes event stores through Marten and Akka.NET.
+.PHONY: events
+events: bootstrap ## Let the real libraries judge exported and imported event stores (HOLDFAST_WITNESS)
+	@. tools/lib.sh && install_packages zstd=zstd
+	PYTHONPATH=tests/module $(PYTEST) tests/witness
 
 .PHONY: sanity
 sanity: bootstrap ## Run ansible-test sanity
@@ -76,6 +83,15 @@ switchovers: bootstrap ## Switch the primary of the running lab again and again,
 .PHONY: rotation
 rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
 	$(PYTEST) -s molecule/default/journeys/test_rotation.py
+
+# Hosts as people have them; their inventory is that of the journey.
+FOREIGN_LAB = $(TEST_LAB) HOLDFAST_LAB_CONNECTION=ssh
+.PHONY: foreign
+foreign: bootstrap ## Walk through the operator's journeys over SSH as an unprivileged user with the installed collection, on a lab of their own
+	@tools/engine
+	@$(FOREIGN_LAB) $(ANSIBLE_PLAYBOOK) --inventory molecule/default/journeys/foreign molecule/default/create.yml
+	$(FOREIGN_LAB) $(PYTEST) -s -x molecule/default/journeys/test_foreign.py; status=$$?; \
+		$(FOREIGN_LAB) $(ANSIBLE_PLAYBOOK) --inventory molecule/default/journeys/foreign molecule/default/destroy.yml && exit $$status
 
 .PHONY: runbooks
 runbooks: bootstrap ## Do on the running lab what the runbooks say about lost data, members and certificates
@@ -168,6 +184,10 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
+
+.PHONY: bench-events
+bench-events: bootstrap ## Measure exports and imports of event stores against pg_dump, pg_restore and Marten's own copy
+	python tests/bench/events.py
 
 .PHONY: bench-backup
 bench-backup: bootstrap ## Measure backups and restores against what people do by hand

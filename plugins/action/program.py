@@ -95,8 +95,9 @@ class ActionModule(ActionBase):
             if not wish["units"]:
                 continue
             arguments = unit_wish(wish)
-            touched = wish["name"] in found["replaced"] or changed & {*arguments["restart_on"]}
-            self._units[arguments["name"]] = self._call("unit", {**arguments, "pending": bool(touched)})
+            loaded = arguments["restart_on"]
+            pending = loaded if wish["name"] in found["replaced"] else sorted(changed & {*loaded})
+            self._units[arguments["name"]] = self._call("unit", {**arguments, "pending": pending})
 
     def _stop(self, wishes):
         """Stop what is not wished here, and delete its files."""

@@ -66,7 +66,8 @@ options:
   migration:
     description:
       - How slots are moved. V(atomic) lets the servers move whole ranges (Valkey 9.0 and later), V(keys) moves key by key.
-      - V(auto) is atomic where both servers can, and key by key for what servers fail to move; with
+      - V(auto) is atomic where both servers can, and key by key for what servers fail to move; with several databases
+        (C(cluster-databases) above 1), which Valkey 9.1.2 can't move atomically without losing writes, or with
         O(keys_per_second) or O(max_p99), which only moving key by key can keep, it is key by key.
     type: str
     choices: [auto, keys, atomic]

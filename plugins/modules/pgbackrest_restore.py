@@ -152,7 +152,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import recovery, repository, steps
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import gaps, recovery, repository, steps
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 POLL_SECONDS = 0.5
@@ -187,6 +187,14 @@ class Postgresql:
             raise Refusal(f"{folder} can't be read: {err.strip()}")
         pairs = (line.partition(":") for line in out.splitlines())
         return {name.strip(): value.strip() for name, _colon, value in pairs}
+
+    def gaps(self, backup: repository.Backup) -> list[str]:
+        """Return the WAL that is missing behind a backup, in words; pgBackRest itself says ok over such a gap. Raises Refusal."""
+        options = (f"--repo={backup.repository}", "--log-level-console=error", "--recurse")
+        code, out, err = self.pgbackrest(*options, "repo-ls", f"archive/{self._params['stanza']}")
+        if code:
+            raise Refusal(f"the archive can't be listed: {err.strip() or out.strip()}")
+        return [gap.text for gap in gaps.after(gaps.find(out.splitlines()), backup.start_lsn)]
 
     def history(self, timeline: int) -> dict[int, int]:
         """Return where a timeline left its ancestors, from the archive. Raises Refusal."""
@@ -339,6 +347,7 @@ class Restore:
             "timeline": chosen.timeline,
             "arguments": chosen.arguments(wish["exclusive"]),
             "reached": steps.PLANNED,
+            "gaps": self._postgresql.gaps(chosen.backup),
         }
         if not self._module.check_mode:
             self._save({})

@@ -158,6 +158,7 @@ import uuid
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import (
     connect,
     is_paused,
@@ -231,7 +232,7 @@ def pause(module: AnsibleModule) -> dict[str, Any]:
         module.fail_json(
             msg=f"{path_of(PROGRAM)} is missing: run playbooks/site.yml (--tags pgbouncer) first. Nothing was changed."
         )
-    os.makedirs(FOLDER, mode=0o755, exist_ok=True)
+    make_folders(FOLDER)
     run = uuid.uuid4().hex
     with open(os.open(CONFIG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         json.dump(hold_config(params, run), stream)

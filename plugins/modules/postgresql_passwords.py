@@ -191,14 +191,17 @@ def line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def differing(cursor: Any, wished: dict[str, str]) -> list[str]:
-    """Return the roles whose password is another one. Raises Refusal where a role is missing."""
+def differing(cursor: Any, wished: dict[str, str], check_mode: bool) -> list[str]:
+    """Return the roles whose password is another one. Raises Refusal where a role is missing.
+
+    In check mode a role that is missing may be one that is only to be made.
+    """
     cursor.execute("SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = ANY(%s)", (list(wished),))
     found = dict(cursor.fetchall())
     missing = sorted(set(wished) - set(found))
-    if missing:
+    if missing and not check_mode:
         raise Refusal(f"nothing was changed: roles {', '.join(missing)} do not exist; run site.yml first")
-    return [name for name, password in wished.items() if not matches(found[name], password)]
+    return [name for name, password in wished.items() if not matches(found.get(name), password)]
 
 
 def change(cursor: Any, name: str, password: str) -> None:
@@ -218,7 +221,7 @@ def run(module: AnsibleModule, driver: Any) -> dict[str, object]:
     )
     connection.autocommit = True
     with connection.cursor() as cursor:
-        changes = differing(cursor, wished)
+        changes = differing(cursor, wished, module.check_mode)
         if module.check_mode:
             return {"changed": bool(changes), "changed_users": changes, "learnt": []}
         pools = Pools(driver, params["pools"]) if params["pools"] and params["pools"]["hosts"] else None

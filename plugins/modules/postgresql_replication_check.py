@@ -61,6 +61,11 @@ options:
   login_password:
     description: Password of O(login_user).
     type: str
+  rewinds:
+    description: Whether O(login_user) is Patroni's user for pg_rewind, so that the rights which that needs are judged.
+    type: bool
+    default: false
+    version_added: 0.2.0
   login_db:
     description: Database to connect to.
     type: str
@@ -297,6 +302,7 @@ def argument_spec():
         "synchronous_mode": {"type": "str", "choices": ["off", "on", "quorum"]},
         "login_user": {"type": "str", "default": "postgres"},
         "login_password": {"type": "str", "no_log": True},
+        "rewinds": {"type": "bool", "default": False},
         "login_db": {"type": "str", "default": "postgres"},
         "ssl_mode": {"type": "str", "choices": ssl_modes, "default": "verify-full"},
         "ca_cert": {"type": "path"},
@@ -321,7 +327,8 @@ def run(params, driver):
         raise ValueError("patroni_urls needs ca_cert and client_cert: Patroni is asked over verified TLS only")
     patroni, findings = read_patroni(params)
     servers = read_twice(targets_of(params, patroni), access_of(params), driver, params["settle"])
-    declared = Declared(tuple(member["name"] for member in params["members"]), params["synchronous_mode"])
+    members = tuple(member["name"] for member in params["members"])
+    declared = Declared(members, params["synchronous_mode"], params["rewinds"])
     findings += check(servers, patroni, declared, limits)
     primaries = [server.name for server in servers if server.is_primary]
     return findings, {

@@ -26,6 +26,12 @@ options:
     type: list
     elements: str
     default: []
+  library_dir:
+    description:
+      - Folder of the libraries of the PostgreSQL on this host. Where it is given, libraries that the settings load have to be there, and
+        huge pages that they insist on have to be kept by the host. That is judged where no server runs yet, too.
+    type: path
+    version_added: 0.2.0
   login_unix_socket:
     description: Folder of PostgreSQL's socket.
     type: path
@@ -66,9 +72,28 @@ problems:
   sample: ["wal_level is 'full', allowed are minimal, replica, logical"]
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.reader import read_settings
-from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import problems
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import (
+    host_problems,
+    parse_pages,
+    problems,
+)
+
+
+def has_library(folder: str, library: str) -> bool:
+    """Return whether the server would find a library, as its dynamic loader looks (src/backend/utils/fmgr/dfmgr.c)."""
+    path = library.replace("$libdir", folder) if "/" in library else os.path.join(folder, library)
+    return os.path.isfile(path) or os.path.isfile(path + ".so")
+
+
+def of_host(parameters: dict[str, object], folder: str) -> list[str]:
+    """Return why PostgreSQL could not start on this host."""
+    with open("/proc/meminfo", encoding="utf-8") as stream:
+        pages = parse_pages(stream.read())
+    return list(host_problems(parameters, lambda library: has_library(folder, library), pages))
 
 
 def main() -> None:
@@ -77,6 +102,7 @@ def main() -> None:
         argument_spec={
             "parameters": {"type": "dict", "required": True},
             "extension_prefixes": {"type": "list", "elements": "str", "default": []},
+            "library_dir": {"type": "path"},
             "login_unix_socket": {"type": "path", "default": "/var/run/postgresql"},
             "login_user": {"type": "str", "default": "postgres"},
         },
@@ -85,10 +111,11 @@ def main() -> None:
     params = module.params
     settings = read_settings(params["login_unix_socket"], params["login_user"])
     found = list(problems(params["parameters"], settings, params["extension_prefixes"])) if settings is not None else []
+    if params["library_dir"]:
+        found += of_host(params["parameters"], params["library_dir"])
     if found:
-        module.fail_json(
-            msg="Settings are refused, nothing was changed: " + "; ".join(found), checked=True, problems=found
-        )
+        msg = "Settings are refused, nothing was changed: " + "; ".join(found)
+        module.fail_json(msg=msg, checked=settings is not None, problems=found)
     module.exit_json(changed=False, checked=settings is not None, problems=[])
 
 

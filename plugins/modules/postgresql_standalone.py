@@ -121,10 +121,12 @@ settings:
 import json
 import os
 import pwd
+import secrets
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.scram import SALT_BYTES, verifier
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.standalone import (
     ACCEPTABLE,
     OWN_MARK,
@@ -279,7 +281,8 @@ def followable(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
     drop_in_file = os.path.join(standalone.folder, "conf.d", "holdfast-adopt.conf")
     changed = server.replicator is None or read_text(hba_file) != wished or read_text(drop_in_file) != drop_in
     if changed and not module.check_mode:
-        password = module.params["password"].replace("'", "''")
+        # A password in a statement would be in the server's log where it logs statements.
+        password = verifier(module.params["password"], secrets.token_bytes(SALT_BYTES))
         verb = "CREATE" if server.replicator is None else "ALTER"
         standalone.sql(
             f"BEGIN; {verb} ROLE replicator LOGIN REPLICATION PASSWORD '{password}';"

@@ -54,6 +54,14 @@ options:
     type: list
     elements: str
     default: []
+  restart_by:
+    description:
+      - Command that lets a new process take the place of one that runs, without an end in between, in place of C(systemctl restart).
+      - The unit keeps its invocation. Where it does not run it is started.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   no_block:
     description:
       - Do not wait until a start, restart or stop is finished.
@@ -62,10 +70,12 @@ options:
     default: false
   pending:
     description:
-      - Says in check mode that a file would have changed, so that the restart is announced.
+      - Paths of files that would have changed in check mode, so that the restart or the reload is announced. Paths that are neither in
+        O(restart_on) nor in O(reload_on) don't count.
       - Has no effect outside check mode, where the files tell by themselves.
-    type: bool
-    default: false
+    type: list
+    elements: path
+    default: []
   guard:
     description:
       - Command that must succeed before a running unit is restarted, for example a health check of its cluster.
@@ -100,7 +110,7 @@ EXAMPLES = r"""
     enabled: true
     restart_on: [/etc/example.conf]
     reload_on: [/etc/ssl/example.pem]
-    pending: "{{ example_configuration is changed }}"
+    pending: "{{ example_configuration is changed | ternary(['/etc/example.conf'], []) }}"
 """
 
 RETURN = r"""
@@ -178,6 +188,12 @@ class Systemd:
             fragment=os.path.realpath(status.fragment) if status.fragment else "",
             drop_ins=tuple(os.path.realpath(path) for path in status.drop_ins),
         )
+
+    def take_over(self, command: list[str]) -> None:
+        """Let a command put a new process in the running one's place. Raises Refusal where it fails."""
+        code, out, err = self._run(command)
+        if code != 0:
+            raise self.failure(f"`{' '.join(command)}` failed: {(err or out).strip()}")
 
     def do(self, action: str, no_block: bool) -> None:
         """Carry out one action of a plan. Raises Refusal with the unit's last log lines where it fails."""
@@ -269,13 +285,16 @@ def refuse_missing(wish: Wish, status: Status, check_mode: bool) -> None:
         raise Refusal(f"{wish.name}: systemd does not find the unit", "Install its package, or correct the name")
 
 
-def carry_out(systemd: Systemd, plan: Plan, status: Status, no_block: bool) -> Status:
+def carry_out(systemd: Systemd, plan: Plan, status: Status, no_block: bool, restart_by: list[str]) -> Status:
     """Do what the plan says and return the unit's state after it. Raises Refusal where the unit is not up then."""
     actions = [action for action in plan.actions if not (no_block and action == "wait")]
     if not actions:
         return status
     for action in actions:
-        systemd.do(action, no_block)
+        if action == "restart" and restart_by and status.is_up:
+            systemd.take_over(restart_by)
+        else:
+            systemd.do(action, no_block)
     started = bool({"start", "restart", "wait"} & set(actions)) and not no_block
     after = systemd.show()
     if started and after.unit_type in {"simple", "exec", "idle"}:
@@ -335,7 +354,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
         enabled=params["enabled"],
         restart_on=tuple(params["restart_on"]),
         reload_on=tuple(params["reload_on"]),
-        pending=params["pending"] and module.check_mode,
+        pending=tuple(params["pending"]) if module.check_mode else (),
     )
     systemd = Systemd(module, wish.name)
     before = reload_manager_for_new_unit(systemd, systemd.show(), module.check_mode)
@@ -351,7 +370,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
     if not module.check_mode:
         if "restart" in plan.actions and params["guard"]:
             wait_for_guard(module, wish.name, params["guard"], params["guard_timeout"])
-        after = carry_out(systemd, plan, before, params["no_block"])
+        after = carry_out(systemd, plan, before, params["no_block"], params["restart_by"])
         if not is_queued(plan, before, after):
             write_record(wish.name, make_record(wish, after, files, record))
     return result(plan, before, after)
@@ -382,8 +401,9 @@ def main() -> None:
             "restart_on": {"type": "list", "elements": "path", "default": []},
             "reload_on": {"type": "list", "elements": "path", "default": []},
             "starts": {"type": "list", "elements": "str", "default": []},
+            "restart_by": {"type": "list", "elements": "str", "default": []},
             "no_block": {"type": "bool", "default": False},
-            "pending": {"type": "bool", "default": False},
+            "pending": {"type": "list", "elements": "path", "default": []},
             "guard": {"type": "list", "elements": "str", "default": []},
             "guard_timeout": {"type": "int", "default": 60},
         },

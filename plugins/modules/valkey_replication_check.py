@@ -17,7 +17,8 @@ description:
   - Every slot has to be covered once and none left open, every primary has to have its replicas with their links up and
     their lag bounded, and no replica may stand on its primary's host (or zone, where there are several).
   - No host or zone may hold so many primaries that its loss leaves no majority.
-  - All nodes have to agree on topology and epochs.
+  - All nodes have to agree on topology and epochs, and to have as many databases. All primaries have to have the same libraries
+    of functions.
   - It changes nothing.
 options:
   nodes:
@@ -137,12 +138,13 @@ worst:
   type: str
 """
 
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.persistence.plugins.module_utils import findings
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, rules, shape
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection, functions, rules, shape
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import Cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Fleet, ValkeyError
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.nodes import NODE_OPTIONS, declared_node
@@ -167,6 +169,9 @@ def look(module: AnsibleModule) -> list[findings.Finding]:
         endpoints = [node.endpoint for node in declared]
         errors = {endpoint: error.problem for endpoint, error in fleet.connect(endpoints).items()}
         states = Cluster(fleet, [endpoint for endpoint in endpoints if endpoint not in errors]).observe()
+        serving = [e for e, s in states.items() if s.view.myself.is_primary and s.view.myself.slots]
+        for endpoint, libraries in functions.read(fleet, serving).items():
+            states[endpoint] = replace(states[endpoint], libraries=libraries)
     return rules.check(declared, states, errors, limits)
 
 

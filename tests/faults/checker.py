@@ -220,6 +220,20 @@ def check_acknowledgers(writes: Iterable[Operation], apart: float = 1.5) -> list
     return violations
 
 
+def check_read_only(operations: Iterable[Operation]) -> list[Violation]:
+    """Find writers that a way to the primary led to a server which took no writes (SQLSTATE 25006)."""
+    return [
+        Violation("read-only", o.workload, f"{o.client} was refused by a read-only server at {o.end:.2f} ({o.route})")
+        for o in operations
+        if o.state == "25006" and o.kind == "write"
+    ]
+
+
+def states(operations: Iterable[Operation]) -> Counter[str]:
+    """Count every error that clients of PostgreSQL and Valkey saw by SQLSTATE, `none` where no server said one."""
+    return Counter(o.state or "none" for o in operations if o.problem or o.state)
+
+
 def served(operations: Sequence[Operation], parts: Iterable[str], since: float) -> bool:
     """Return whether a write that began after since was acknowledged by each of the parts (see part_of)."""
     missing = set(parts)

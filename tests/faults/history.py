@@ -27,7 +27,8 @@ class Operation:
 
     workload: what is checked (`set`, `bank`, …). route: the way to the server (`pool`, `balancers`, …).
     kind: `write` or `read`. key and value: what was written, in words of the workload. seen: what was read.
-    start and end: seconds of this machine's monotonic clock. problem: the error, empty if there was none.
+    start and end: seconds of this machine's monotonic clock. problem: the error, empty if there was none or only one that
+    serializable transactions are made for. state: its SQLSTATE as the server said it, empty where no server did.
     shard: the part of Valkey's cluster that the key is in, as it was formed; -1 for others.
     """
 
@@ -43,6 +44,7 @@ class Operation:
     seen: Any = None
     problem: str = ""
     shard: int = -1
+    state: str = ""
 
     @property
     def acknowledged(self) -> bool:

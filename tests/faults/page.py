@@ -21,8 +21,21 @@ FIXED = ROOT / ".cache/faults/fixed/trials.jsonl"
 LONG = ROOT / ".cache/faults/long/results.jsonl"
 KEPT = ROOT / "tests/faults/results/trials.jsonl"
 PAGE = ROOT / "docs/benchmarks/faults.md"
-# What the page needs of a trial.
-FIELDS = ("date", "revision", "load", "cores", "versions", "fault", "start", "healed", "healthy", "gaps", "failed")
+# What the page needs of a trial. Errors are counted by SQLSTATE since 2026-11-30.
+FIELDS = (
+    "date",
+    "revision",
+    "load",
+    "cores",
+    "versions",
+    "fault",
+    "start",
+    "healed",
+    "healthy",
+    "gaps",
+    "failed",
+    "states",
+)
 
 # autobase with its defaults on hosts of the same kind (Debian 13, three converged hosts, two cores, a writer through HAProxy
 # every 10 ms), each run in seconds.
@@ -41,6 +54,7 @@ they are upper bounds.
 WAYS = """PostgreSQL is the slower of two ways: the pools at the virtual address, and HAProxy by a connection string with all balancers.
 Valkey is the shard that was away longest, written without `WAIT`; a write with `WAIT 1` to a shard with one replica waits on until a
 replica is back. Errors are those of all clients of the pools together.
+25006 is what a writer is told by a server that takes no writes.
 """
 BESIDE = """## Beside autobase
 
@@ -78,7 +92,9 @@ def beside(found: Sequence[Mapping[str, Any]]) -> str:
 def together(kept: Sequence[Mapping[str, Any]], fresh: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what is kept of trials, and what is fresh and not among them, by fault; runs of one in their order."""
     found = {
-        (one["fault"], one["date"], one["revision"], one["start"]): {field: one[field] for field in FIELDS}
+        (one["fault"], one["date"], one["revision"], one["start"]): {
+            field: one[field] for field in FIELDS if field in one
+        }
         for one in (*kept, *fresh)
     }
     return sorted(found.values(), key=lambda one: one["fault"])

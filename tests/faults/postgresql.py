@@ -29,6 +29,7 @@ PROBE_PAUSE = 0.1
 PROBE_PATIENCE = 2.0
 
 # 25006 read-only transaction, 40P01 deadlock, 53100 disk full, 53300 no connection free: certainly nothing was done.
+# The client saw an error all the same: each is counted, and 25006 on a way to the primary is a broken promise (checker.check_read_only).
 NOT_DONE = ("25006", "40P01", "53100", "53300")
 
 PROBE = (
@@ -106,7 +107,7 @@ class Client:
     async def do(self, kind: str, key: str, value: Any, work: Callable[[Any], Awaitable[Any]]) -> None:
         """Run work with a connection and record it."""
         start = time.monotonic()
-        seen, problem = None, ""
+        seen, problem, state = None, "", ""
         outcome = Outcome.FAILED
         try:
             if self._connection is None:
@@ -116,17 +117,18 @@ class Client:
             outcome = Outcome.UNKNOWN
             seen = await asyncio.wait_for(work(self._connection), PATIENCE)
             outcome = Outcome.ACKNOWLEDGED
-        except psycopg.errors.SerializationFailure:
+        except psycopg.errors.SerializationFailure as error:
             # What serializable transactions are for: nothing was done, and the connection is as good as before.
-            outcome = Outcome.FAILED
+            outcome, state = Outcome.FAILED, error.sqlstate or ""
         except (psycopg.Error, OSError, TimeoutError) as error:
             problem = f"{type(error).__name__}: {error}".strip()
-            if getattr(error, "sqlstate", None) in NOT_DONE:
+            state = getattr(error, "sqlstate", None) or ""
+            if state in NOT_DONE:
                 outcome = Outcome.FAILED
             await self._drop()
             await asyncio.sleep(0.1)
         words = (self.name, self.workload, self.route.name, kind, key, value)
-        self._history.operations.append(Operation(*words, start, time.monotonic(), outcome, seen, problem))
+        self._history.operations.append(Operation(*words, start, time.monotonic(), outcome, seen, problem, state=state))
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None

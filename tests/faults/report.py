@@ -27,7 +27,8 @@ class Trial:
     """One fault of a campaign.
 
     gaps: longest time without an acknowledgement, by route, in seconds; away: all such times over a second together.
-    failed: errors by route. skipped: why it found nothing to hit, where something else was broken at the time.
+    failed: errors by route. states: errors by SQLSTATE, with 40001 of serializable transactions.
+    skipped: why it found nothing to hit, where something else was broken at the time.
     recovering: what was sick after healing, each from which second on.
     """
 
@@ -44,6 +45,7 @@ class Trial:
     happened: bool = False
     skipped: str = ""
     recovering: list[tuple[float, str]] = field(default_factory=list)
+    states: dict[str, int] = field(default_factory=dict)
 
     @property
     def recovery(self) -> float:
@@ -54,12 +56,20 @@ class Trial:
 def table(trials: Sequence[Trial]) -> str:
     """Return what each fault cost clients, as Markdown."""
     routes = sorted({route for trial in trials for route in trial.gaps})
-    lines = [f"| fault | host | {' | '.join(routes)} | errors | whole again | |", "|---" * (len(routes) + 5) + "|"]
+    lines = [f"| fault | host | {' | '.join(routes)} | errors | by SQLSTATE | whole again | |"]
+    lines.append("|---" * (len(routes) + 6) + "|")
     for trial in trials:
         gaps = " | ".join(f"{trial.gaps.get(route, 0):.1f}" for route in routes)
         again = f"{trial.recovery:.0f}" if trial.healthy else "never"
-        lines.append(f"| {trial.fault} | {trial.target} | {gaps} | {trial.errors} | {again} | {trial.problem} |")
+        lines.append(
+            f"| {trial.fault} | {trial.target} | {gaps} | {trial.errors} | {by_state(trial.states)} | {again} | {trial.problem} |"
+        )
     return "\n".join(lines)
+
+
+def by_state(states: Mapping[str, int]) -> str:
+    """Return counted errors for people: `25006: 3, 57P01: 1`."""
+    return ", ".join(f"{state}: {count}" for state, count in states.items())
 
 
 def line(trial: Trial) -> str:
@@ -147,8 +157,10 @@ WRITES = {"PostgreSQL": ("pool", "balancers"), "Valkey": ("valkey plain",)}
 def figures(found: Sequence[Mapping[str, Any]]) -> str:
     """Return how long writers waited for each fault over all its runs, as Markdown: median and worst, in seconds."""
     ways = [f"{name}, {figure}" for name in WRITES for figure in ("median", "worst")]
-    lines = [f"| fault | runs | {' | '.join(ways)} | errors of pool clients, median | whole again, median |"]
-    lines.append("|---" * (len(ways) + 4) + "|")
+    lines = [
+        f"| fault | runs | {' | '.join(ways)} | errors of pool clients, median | 25006 in all runs | whole again, median |"
+    ]
+    lines.append("|---" * (len(ways) + 5) + "|")
     for fault in sorted({one["fault"] for one in found}):
         mine = [one for one in found if one["fault"] == fault]
         cells = []
@@ -156,8 +168,11 @@ def figures(found: Sequence[Mapping[str, Any]]) -> str:
             gaps = [max(one["gaps"].get(route, 0.0) for route in routes) for one in mine]
             cells += [f"{statistics.median(gaps):.1f}", f"{max(gaps):.1f}"]
         errors = statistics.median(one["failed"].get("pool", 0) for one in mine)
+        told = [one["states"].get("25006", 0) for one in mine if "states" in one]
         again = statistics.median(max(0.0, one["healthy"] - one["healed"]) for one in mine)
-        lines.append(f"| {fault} | {len(mine)} | {' | '.join(cells)} | {errors:.0f} | {again:.0f} |")
+        lines.append(
+            f"| {fault} | {len(mine)} | {' | '.join(cells)} | {errors:.0f} | {sum(told) if told else 'not counted'} | {again:.0f} |"
+        )
     return "\n".join([*lines, "", *conditions(found)]) + "\n"
 
 

@@ -170,5 +170,7 @@ def count(trial: Trial, history: History) -> None:
         mine = [o for o in recent if o.route == route]
         trial.gaps[route] = checker.longest_gap(mine, trial.start, end)
         trial.away[route] = sum(o.seconds for o in checker.outages(mine) if o.end > trial.start and o.start < end)
-    failed = [o for o in recent if o.problem and trial.start <= o.end <= end]
+    during = [o for o in recent if trial.start <= o.end <= end]
+    failed = [o for o in during if o.problem]
     trial.errors, trial.failed = len(failed), dict(Counter(o.route for o in failed))
+    trial.states = dict(sorted(checker.states(during).items()))

@@ -41,6 +41,7 @@ def postgresql_violations(history: History, final: postgresql.Final) -> list[Vio
     found += checker.check_lists(history.of("lists"), final.lists)
     found += cycles.check_transactions(history.of("transactions"), final.registers)
     found += checker.check_acknowledgers(history.of("set", "write"))
+    found += checker.check_read_only(history.operations)
     found += checker.check_writers(outside(history.probes, frozen(history.events)))
     stale = checker.staleness(history.of("set", "write"), history.of("set", "read"))
     return found + checker.check_staleness(stale, STALE_LIMIT)

@@ -3,7 +3,9 @@
 As a program it is one client, in a process of its own: it reads and writes keys of a cluster until its standard input is
 closed, then prints what it saw as JSON.
 
-    valkey_load.py PORT KEYS [login as JSON]
+    valkey_load.py PORT KEYS LOGIN_AS_JSON DATABASES
+
+Databases are those of a cluster of Valkey 9 and later (setting cluster-databases): each has the same keys, with values of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,27 @@ HASH_FIELDS = 1000
 # Seconds for which a client waits for a server that is gone.
 TIMEOUT = 5.0
 
+# Database and name.
+Key = tuple[int, str]
+
 
 class Client(ValkeyCluster):
     """A cluster client that follows ASK to any node, as the cluster specification has it.
 
     valkey 6.2 and redis fail with AttributeError where they do not know the node yet (redis/redis-py#2432): a new node is
     listed by CLUSTER SLOTS once it owns a slot. strangers: such nodes, by name. followed: how often ASK led to one.
+
+    The library knows database 0 only, so another one is set where it keeps how it connects to nodes.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, database: int = 0, **options: Any) -> None:
         self.strangers: dict[str, ClusterNode] = {}
         self.followed = 0
         super().__init__(**options)
+        if database:
+            self.nodes_manager.connection_kwargs["db"] = database
+            for node in self.get_nodes():
+                node.valkey_connection = None
 
     def get_node(self, host: Any = None, port: Any = None, node_name: Any = None) -> ClusterNode | None:
         """Return a node of the cluster, also one that is known by a redirection alone."""
@@ -49,7 +60,7 @@ class Client(ValkeyCluster):
         return node
 
 
-def cluster_client(port: int, login: Mapping[str, Any]) -> Client:
+def cluster_client(port: int, login: Mapping[str, Any], database: int = 0) -> Client:
     """Return a client of the library `valkey` that knows the cluster by one node. login: options of the modules, and host unless it is
     127.0.0.1."""
     tls = {}
@@ -63,6 +74,7 @@ def cluster_client(port: int, login: Mapping[str, Any]) -> Client:
             "password": login["password"],
         }
     return Client(
+        database,
         startup_nodes=[ClusterNode(login.get("host", "127.0.0.1"), port)],
         decode_responses=True,
         socket_timeout=TIMEOUT,
@@ -81,35 +93,45 @@ def name(number: int) -> str:
     return f"key:{number}"
 
 
-def value(number: int, size: int = 100) -> str:
-    """Value of a filled string key."""
-    return f"{number}:".ljust(size, "x")
+def value(number: int, database: int = 0) -> str:
+    """Value of a filled string key, 100 bytes."""
+    return f"{number}:{database or ''}".ljust(100, "x")
 
 
-def fill(port: int, strings: int, hashes: int, login: Mapping[str, Any] | None = None) -> None:
-    """Write strings of 100 bytes, and hashes of 1,000 fields."""
-    client = cluster_client(port, login or {})
-    pipes: dict[str, Any] = {}
-    for number in range(strings):
-        node = client.get_node_from_key(name(number))
-        pipe = pipes.setdefault(node.name, client.get_valkey_connection(node).pipeline(transaction=False))
-        pipe.set(name(number), value(number))
-        if len(pipe) >= 1000:
+def fill(port: int, strings: int, hashes: int, login: Mapping[str, Any] | None = None, databases: int = 1) -> None:
+    """Write strings of 100 bytes, and hashes of 1,000 fields, to each of so many databases."""
+    for database in range(databases):
+        client = cluster_client(port, login or {}, database)
+        pipes: dict[str, Any] = {}
+        for number in range(strings):
+            node = client.get_node_from_key(name(number))
+            pipe = pipes.setdefault(node.name, client.get_valkey_connection(node).pipeline(transaction=False))
+            pipe.set(name(number), value(number, database))
+            if len(pipe) >= 1000:
+                pipe.execute()
+        for number in range(hashes):
+            node = client.get_node_from_key(f"hash:{number}")
+            pipe = pipes.setdefault(node.name, client.get_valkey_connection(node).pipeline(transaction=False))
+            pipe.hset(f"hash:{number}", mapping={f"field:{n}": f"value:{n}" for n in range(HASH_FIELDS)})
+            if len(pipe) >= 20:
+                pipe.execute()
+        for pipe in pipes.values():
             pipe.execute()
-    for number in range(hashes):
-        node = client.get_node_from_key(f"hash:{number}")
-        pipe = pipes.setdefault(node.name, client.get_valkey_connection(node).pipeline(transaction=False))
-        pipe.hset(f"hash:{number}", mapping={f"field:{n}": f"value:{n}" for n in range(HASH_FIELDS)})
-        if len(pipe) >= 20:
-            pipe.execute()
-    for pipe in pipes.values():
-        pipe.execute()
-    client.close()
+        client.close()
 
 
-def missing(port: int, strings: int, hashes: int, login: Mapping[str, Any] | None = None) -> list[str]:
-    """Return names of filled keys that are not there or have another value."""
-    client = cluster_client(port, login or {})
+def missing(
+    port: int, strings: int, hashes: int, login: Mapping[str, Any] | None = None, databases: int = 1
+) -> list[str]:
+    """Return names of filled keys that are not there or have another value, as DATABASE/KEY."""
+    return [
+        f"{database}/{key}"
+        for database in range(databases)
+        for key in _missing(cluster_client(port, login or {}, database), strings, hashes, database)
+    ]
+
+
+def _missing(client: Client, strings: int, hashes: int, database: int) -> list[str]:
     wrong = []
     by_node: dict[str, list[int]] = {}
     for number in range(strings):
@@ -122,22 +144,22 @@ def missing(port: int, strings: int, hashes: int, login: Mapping[str, Any] | Non
             for number in part:
                 pipe.get(name(number))
             found = pipe.execute()
-            wrong += [name(n) for n, was in zip(part, found, strict=True) if was != value(n)]
+            wrong += [name(n) for n, was in zip(part, found, strict=True) if was != value(n, database)]
     wrong += [f"hash:{n}" for n in range(hashes) if client.hlen(f"hash:{n}") != HASH_FIELDS]
     client.close()
     return wrong
 
 
 class Load:
-    """A client beside what is tested. After the block `seen` has what it saw.
+    """A client beside what is tested, of so many databases in turn. After the block `seen` has what it saw.
 
     seen: operations, errors (texts), error_times, unknown (redirections to nodes that the library did not know), wrong (keys
     that had another value than acknowledged), wrong_times (when it was acknowledged, 0 for keys filled before), p50, p99,
     longest (ms). Times are seconds since the epoch.
     """
 
-    def __init__(self, port: int, keys: int, login: Mapping[str, Any] | None = None) -> None:
-        self._command = [sys.executable, __file__, str(port), str(keys), json.dumps(login or {})]
+    def __init__(self, port: int, keys: int, login: Mapping[str, Any] | None = None, databases: int = 1) -> None:
+        self._command = [sys.executable, __file__, str(port), str(keys), json.dumps(login or {}), str(databases)]
         self.seen: dict[str, Any] = {}
 
     def __enter__(self) -> Load:
@@ -156,9 +178,9 @@ def percentile(ordered: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
-def _client(port: int, keys: int, login: Mapping[str, Any]) -> dict[str, Any]:
+def _client(port: int, keys: int, login: Mapping[str, Any], databases: int) -> dict[str, Any]:
     """Read filled keys and write own ones until standard input is closed."""
-    client = cluster_client(port, login)
+    clients = [cluster_client(port, login, database) for database in range(databases)]
     over = threading.Event()
 
     def wait() -> None:
@@ -168,35 +190,39 @@ def _client(port: int, keys: int, login: Mapping[str, Any]) -> dict[str, Any]:
     latencies: list[float] = []
     errors: list[tuple[float, str]] = []
     wrong: list[tuple[float, str]] = []
-    written: dict[str, tuple[float, str]] = {}
+    written: dict[Key, tuple[float, str]] = {}
     turn = 0
-    client.ping()
+    for client in clients:
+        client.ping()
     print("ready", flush=True)
     threading.Thread(target=wait, daemon=True).start()
     while not over.is_set():
         turn += 1
         number = random.randrange(keys)
+        database = turn // 2 % databases
+        client, own = clients[database], (database, f"own:{number}")
         begin = time.perf_counter()
         try:
             if turn % 2:
-                if client.get(name(number)) != value(number):
+                if client.get(name(number)) != value(number, database):
                     wrong.append((0.0, name(number)))
             else:
-                client.set(f"own:{number}", str(turn))
-                written[f"own:{number}"] = (time.time(), str(turn))
+                client.set(own[1], str(turn))
+                written[own] = (time.time(), str(turn))
         except Exception as error:
             # Whatever a client of the cluster would see counts. What became of a write nobody knows.
             errors.append((time.time(), repr(error)))
             if turn % 2 == 0:
-                written.pop(f"own:{number}", None)
+                written.pop(own, None)
         latencies.append((time.perf_counter() - begin) * 1000)
-    wrong += [(written[key][0], key) for key, was in _last(client, written) if was != written[key][1]]
+    last = {own: clients[own[0]].get(own[1]) for own in written}
+    wrong += [(when, key) for (database, key), (when, was) in written.items() if last[database, key] != was]
     latencies.sort()
     return {
         "operations": len(latencies),
         "errors": [text for _when, text in errors],
         "error_times": [when for when, _text in errors],
-        "unknown": client.followed,
+        "unknown": sum(client.followed for client in clients),
         "wrong": [key for _when, key in wrong],
         "wrong_times": [when for when, _key in wrong],
         "p50": percentile(latencies, 0.5),
@@ -205,9 +231,5 @@ def _client(port: int, keys: int, login: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _last(client: ValkeyCluster, written: Iterable[str]) -> list[tuple[str, Any]]:
-    return [(key, client.get(key)) for key in written]
-
-
 if __name__ == "__main__":
-    print(json.dumps(_client(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))))
+    print(json.dumps(_client(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4]))))

@@ -39,14 +39,14 @@ class Certificates:
     combined: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Make an authority and a certificate for 127.0.0.1 and localhost."""
+def make_certificates(folder: Path, name: str = "node") -> Certificates:
+    """Make an authority and a certificate for 127.0.0.1 and localhost. name: its common name, empty for none."""
     now = datetime.datetime.now(datetime.UTC)
 
     def builder(name: str, issuer: str, key: Any) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -63,8 +63,8 @@ def make_certificates(folder: Path) -> Certificates:
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     leaf = (
-        builder("node", "test authority", key)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        builder(name, "test authority", key)
+        .add_extension(x509.SubjectAlternativeName(names), critical=not name)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
@@ -84,13 +84,14 @@ class ValkeyServers:
     """A number of servers in cluster mode.
 
     secure: TLS on client port, bus and replication, a user `admin` with PASSWORD, the default user off.
-    settings: further settings for all.
+    settings: further settings for all. databases: how many each has; more than one from Valkey 9.0 on only.
     """
 
     version: str
     number: int
     secure: bool = False
     settings: dict[str, str] = field(default_factory=dict)
+    databases: int = 1
 
     def __enter__(self) -> ValkeyServers:
         self.programs = binaries(self.version)
@@ -147,7 +148,9 @@ class ValkeyServers:
         return self.folder / str(port) / "valkey.sock"
 
     def _settings(self, port: int) -> dict[str, str]:
+        databases = {"cluster-databases": str(self.databases)} if self.databases > 1 else {}
         common = {
+            **databases,
             "bind": "127.0.0.1",
             "dir": str(self.folder / str(port)),
             "unixsocket": str(self.socket(port)),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import (
@@ -23,10 +24,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.contex
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import PREFIX
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.proofs import Proof
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, to_dict
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.gaps import Gap
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LOCAL = "local"
 TIMER_SECONDS = 15
+# A run may begin this much after its time: the delay by chance of a job, and one that waits for another one.
+LATE_SECONDS = 2 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,21 @@ class Collected:
     entries: Sequence[Entry]
     repositories: Mapping[str, str]
     faults: Sequence[str] = ()
+    gaps: Mapping[str, Sequence[Gap]] = field(default_factory=dict)
 
 
 def collect(context: Context, deep: bool = False) -> Collected:
     """Return the backups of all engines in all places. deep: contents of local files are compared with their digests."""
     entries: list[Entry] = []
     repositories: dict[str, str] = {}
+    gaps: Mapping[str, Sequence[Gap]] = {}
     if context.config.get("pgbackrest"):
         found, broken = _physical(context)
         entries += found
         repositories.update(broken)
+        # Only there may pgBackRest drop WAL, and only the names of files tell.
+        if context.section("pgbackrest").get("drops_wal") and not any(broken.values()):
+            gaps = physical.gaps(context)
     proofs: list[Proof] = []
     faults: list[str] = []
     if context.backup_dir:
@@ -58,7 +67,7 @@ def collect(context: Context, deep: bool = False) -> Collected:
                 repositories[target.name] = ""
             except Refusal as error:
                 repositories[target.name] = str(error)
-    return Collected(catalogue.with_proofs(entries, proofs), repositories, faults)
+    return Collected(catalogue.with_proofs(entries, proofs), repositories, faults, gaps)
 
 
 def _physical(context: Context) -> tuple[list[Entry], dict[str, str]]:
@@ -147,10 +156,29 @@ def jobs(context: Context, path: str = contexts.JOBS) -> list[dict[str, Any]]:
             "since": entry["since"],
             "scheduled": f"{PREFIX}{name}.timer" in timers,
             "next": timers.get(f"{PREFIX}{name}.timer"),
-            "last": last_result(context, name),
+            "last": (last := last_result(context, name)),
+            "due": None if last else first_run(entry["calendar"], entry["since"]),
         }
         for name, entry in sorted(declared.items())
     ]
+
+
+def first_run(calendar: str, since: float) -> float | None:
+    """Return when a calendar elapses first after a time, both in seconds since 1970; None for never. Raises Refusal.
+
+    A timer that has never run makes up for nothing: without its stamp systemd 257 begins with the next time, even where the machine was off
+    at the one before (systemd.timer(5), Persistent=).
+    """
+    command = ["systemd-analyze", "calendar", f"--base-time=@{int(since)}", "--", calendar]
+    return parse_elapse(contexts.run(command, environment={"LC_ALL": "C", "TZ": "UTC"}, seconds=TIMER_SECONDS))
+
+
+def parse_elapse(text: str) -> float | None:
+    """Return the next time in what `systemd-analyze calendar` printed in UTC, None for never."""
+    match = re.search(r"Next elapse: \w+ (\d+-\d+-\d+ \d+:\d+:\d+)", text)
+    if match is None:
+        return None
+    return datetime.datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=datetime.UTC).timestamp()
 
 
 def next_runs() -> dict[str, float | None]:
@@ -227,8 +255,21 @@ def findings(context: Context, collected: Collected, found_jobs: Sequence[Mappin
         result.append(
             Finding("backup_proof_unreadable", "warning", fault, "no verdict", "JSON", "Run restore_drill.yml.")
         )
+    for name, gaps in sorted(collected.gaps.items()):
+        if gaps:
+            missing = "; ".join(gap.text for gap in gaps)
+            result.append(
+                Finding(
+                    "backup_archive_gap",
+                    "critical",
+                    name,
+                    f"WAL is missing: {missing}",
+                    "every segment between the first and the last",
+                    "Make a full backup now: a restore of an earlier one ends at the gap. pgBackRest itself says ok.",
+                )
+            )
     for job in found_jobs:
-        result += _judge_job(job)
+        result += _judge_job(job, moment)
     return result
 
 
@@ -241,10 +282,16 @@ def _young(finding: Finding, wanted: Mapping[str, Limits], span: float) -> Findi
     return Finding(**{**to_dict(finding), "severity": "info"})
 
 
-def _judge_job(job: Mapping[str, Any]) -> list[Finding]:
+def _judge_job(job: Mapping[str, Any], moment: float) -> list[Finding]:
     last = job["last"]
     if not job["scheduled"]:
         return [Finding("backup_job_off", "critical", job["name"], "its timer does not run", "active", "Run site.yml.")]
+    due = job.get("due")
+    if not last and due is not None and moment > due + LATE_SECONDS:
+        when = datetime.datetime.fromtimestamp(due, datetime.UTC).isoformat(timespec="minutes")
+        found = f"it has never run, and was to run first at {when}"
+        remedy = f"Run it now: systemctl start holdfast-backup-{job['name']}.service. A timer that never ran makes up for nothing."
+        return [Finding("backup_job_never_ran", "warning", job["name"], found, "a first run in its time", remedy)]
     if last and not last.get("ok") and last.get("state") != "running":
         return [
             Finding(

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.gaps import Gap, find
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest.repository import (
     Stanza,
     newest,
@@ -102,6 +103,18 @@ def look(context: Context, number: int = 0) -> Stanza:
     options = [f"--repo={number}"] if number else []
     text = command(context, [*options, "--log-level-console=error", "--output=json", "info"], INFO_SECONDS)
     return parse(text, stanza)
+
+
+def gaps(context: Context) -> dict[str, list[Gap]]:
+    """Return the WAL that is missing inside each repository that this host reads, by its name. Raises Refusal."""
+    stanza = context.section("pgbackrest")["stanza"]
+    found = {}
+    for item in context.section("pgbackrest")["repositories"]:
+        if item["own"]:
+            options = [f"--repo={item['number']}", "--log-level-console=error", "--recurse"]
+            listing = command(context, [*options, "repo-ls", f"archive/{stanza}"], INFO_SECONDS)
+            found[item["name"]] = find(listing.splitlines())
+    return found
 
 
 def answers(context: Context) -> Answers:

@@ -216,8 +216,9 @@ def _judge_leader(cluster: Cluster) -> Iterable[Finding]:
             yield Finding("etcd_leader", "warning", label, "knows no leader", "the cluster's leader", remedy)
 
 
+ALARM_MEANINGS = {"NOSPACE": "NOSPACE: etcd takes no writes, and no failover is possible meanwhile"}
 ALARM_REMEDIES = {
-    "NOSPACE": "Compact, defragment, then disarm the alarm; the cluster takes no writes until then.",
+    "NOSPACE": "Leave Patroni alone, a restart of it now ends in no leader at all, and run reclaim_etcd.yml.",
     "CORRUPT": "Replace this member: its data differs from the others'.",
 }
 
@@ -226,9 +227,8 @@ def _judge_alarms(cluster: Cluster) -> Iterable[Finding]:
     labels = {member.member_id: member.label for member in cluster.members}
     for alarm in cluster.alarms:
         remedy = ALARM_REMEDIES.get(alarm.kind, "See etcd's documentation of this alarm.")
-        yield Finding(
-            "etcd_alarm", "critical", labels.get(alarm.member_id, alarm.member_id), alarm.kind, "none", remedy
-        )
+        found = ALARM_MEANINGS.get(alarm.kind, alarm.kind)
+        yield Finding("etcd_alarm", "critical", labels.get(alarm.member_id, alarm.member_id), found, "none", remedy)
 
 
 def _judge_progress(cluster: Cluster) -> Iterable[Finding]:
@@ -254,7 +254,7 @@ def _judge_size(cluster: Cluster, quota: int) -> Iterable[Finding]:
         if member.status is not None and member.status.db_size > quota * QUOTA_SHARE:
             found = f"{member.status.db_size} bytes, of which {member.status.db_size_in_use} in use"
             allowed = f"at most {int(quota * QUOTA_SHARE)} bytes of a quota of {quota}"
-            remedy = "Defragment the member if little is in use, else raise etcd_quota_mebibytes."
+            remedy = "Run reclaim_etcd.yml if little is in use, else raise etcd_quota_mebibytes."
             yield Finding("etcd_size", "warning", member.label, found, allowed, remedy)
 
 

@@ -55,6 +55,10 @@ SELECT json_build_object(
   'checksum_failures', (SELECT coalesce(json_object_agg(coalesce(datname, 'shared'), checksum_failures), '{}')
     FROM pg_stat_database WHERE checksum_failures > 0),
   'prepared_seconds', (SELECT extract(epoch FROM max(clock_timestamp() - prepared))::float8 FROM pg_prepared_xacts),
+  'rewind_lacks', (SELECT coalesce(json_agg(needed ORDER BY needed), '[]') FROM unnest(ARRAY[
+      'pg_ls_dir(text, boolean, boolean)', 'pg_stat_file(text, boolean)', 'pg_read_binary_file(text)',
+      'pg_read_binary_file(text, bigint, bigint, boolean)']) AS needed
+    WHERE NOT has_function_privilege('pg_catalog.' || needed, 'EXECUTE')),
   'pending_restart', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart))::text
 """
 

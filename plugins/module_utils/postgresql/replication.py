@@ -39,10 +39,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Declared:
-    """What the inventory says: names of members (none: not declared), synchronous mode (None: whatever Patroni has)."""
+    """What the inventory says: names of members (none: not declared), synchronous mode (None: whatever Patroni has).
+
+    rewinds: whether the user who asked is the one of pg_rewind, so that his rights count.
+    """
 
     members: tuple[str, ...] = ()
     synchronous_mode: str | None = None
+    rewinds: bool = False
 
 
 REMEDIES = {
@@ -58,6 +62,7 @@ REMEDIES = {
     "automatic_failover": "Run patronictl resume when the work is done: until then a failed primary is not replaced.",
     "replica_streaming": "Read PostgreSQL's log on the replica; patronictl reinit rebuilds a diverged copy.",
     "same_timeline": "If it does not follow within a minute, run patronictl reinit: pg_rewind was refused.",
+    "rewind_rights": "Run site.yml --tags patroni, which grants them; until then a diverged member has to be copied anew.",
     "lag_bytes": "Look for a slow disk or network, and for long queries on the replica that hold replay back.",
     "lag_seconds": "Look for long queries on the replica that hold replay back, then for a slow disk or network.",
     "synchronous_mode": "Run site.yml, which puts the declared dynamic configuration back, or declare what is wanted.",
@@ -95,6 +100,7 @@ def check(
     if primary is not None:
         findings += _replicas(primary, servers, patroni, limits)
         findings += _synchronous(primary, patroni, declared)
+        findings += _rewind_rights(primary, declared)
         findings += _slots(primary, limits)
         findings += _archiver(primary, limits)
         findings += _ages(primary, limits)
@@ -304,6 +310,14 @@ def _commits_can_end(primary: Server, names: StandbyNames) -> Iterator[Finding]:
         found = f"{len(able)} of '{primary.synchronous_standby_names}' stream: {', '.join(sorted(able)) or 'none'}"
         yield _broken(
             "commits_can_end", "critical", primary.name, found, f"at least {names.count}, or every commit hangs"
+        )
+
+
+def _rewind_rights(primary: Server, declared: Declared) -> Iterator[Finding]:
+    if declared.rewinds and primary.rewind_lacks:
+        found = f"may not execute {', '.join(primary.rewind_lacks)}"
+        yield _broken(
+            "rewind_rights", "warning", f"{primary.name}, the user of pg_rewind", found, "all that pg_rewind needs"
         )
 
 

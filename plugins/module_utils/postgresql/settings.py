@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +70,60 @@ def problems(
             yield f"{name} is {value!r}, {fault}"
 
 
-def _loaded(parameters: Mapping[str, Any]) -> Iterator[str]:
+def libraries(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name of the setting, library) for each library that the parameters load, as it is written there."""
     for name in ("shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"):
         for library in str(parameters.get(name) or "").split(","):
             if library.strip():
-                yield library.strip().strip('"').rpartition("/")[2]
+                yield name, library.strip().strip('"')
+
+
+def _loaded(parameters: Mapping[str, Any]) -> Iterator[str]:
+    for _name, library in libraries(parameters):
+        yield library.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Huge pages of a host: how many its kernel keeps, in use or not, and the size of one in bytes."""
+
+    total: int
+    size: int
+
+
+def parse_pages(text: str) -> Pages:
+    """Return the huge pages in /proc/meminfo (man 5 proc_meminfo; Hugepagesize is in kB)."""
+    found = dict(re.findall(r"^(HugePages_Total|Hugepagesize):\s+(\d+)", text, re.MULTILINE))
+    return Pages(int(found.get("HugePages_Total", 0)), int(found.get("Hugepagesize", 0)) * KIB)
+
+
+def host_problems(parameters: Mapping[str, Any], there: Callable[[str], bool], pages: Pages) -> Iterator[str]:
+    """Yield why PostgreSQL could not start on a host with these parameters, each with what is allowed.
+
+    Parameters: there, tells whether the host has a library, by the name in the setting; pages, the host's huge pages.
+    A server that is told to load what is not there, or to take huge pages that are not kept, ends at its next start.
+    """
+    for name, library in libraries(parameters):
+        if not there(library):
+            yield (
+                f"{name} names {library}, which this host has not; install its package on every PostgreSQL host "
+                "(host_packages_extra), or take it out"
+            )
+    if str(parameters.get("huge_pages", "")).strip().lower() not in ("on", "true", "yes", "1"):
+        return
+    wanted = buffers_bytes(parameters.get("shared_buffers"))
+    if pages.total * pages.size <= wanted:
+        yield (
+            f"huge_pages is on, and this host keeps {pages.total} huge pages of {pages.size // KIB} kB, which is not more than "
+            f"shared_buffers ({wanted // KIB} kB); allowed are huge_pages: try, or vm.nr_hugepages (host_sysctl_extra) large enough"
+        )
+
+
+def buffers_bytes(value: Any) -> int:
+    """Return shared_buffers in bytes, 0 where it is not given or cannot be read; without a unit it counts blocks of 8 kB."""
+    match = NUMBER.match(str(value if value is not None else ""))
+    factor = MEMORY.get(match["unit"] or "8kB", 8 * KIB) if match else 0
+    return int(_number(match["number"], "integer") * factor) if match else 0
 
 
 def _unknown(name: str, settings: Mapping[str, Setting], prefixes: Iterable[str]) -> Iterator[str]:

@@ -85,6 +85,7 @@ class Server:
     checksum_failures: Mapping[str, int] = field(default_factory=dict)
     prepared_seconds: float | None = None
     pending_restart: tuple[str, ...] = ()
+    rewind_lacks: tuple[str, ...] = ()
 
     @property
     def is_primary(self) -> bool:
@@ -175,6 +176,7 @@ def server_from_row(name: str, address: str, row: Mapping[str, Any]) -> Server:
             checksum_failures=row["checksum_failures"],
             prepared_seconds=row["prepared_seconds"],
             pending_restart=tuple(row["pending_restart"]),
+            rewind_lacks=tuple(row["rewind_lacks"]),
         )
     except (KeyError, TypeError) as error:
         raise Refusal(f"the state of the server {name} at {address} lacks or has an unexpected {error}") from error

@@ -62,6 +62,41 @@ def database_names(inventory: Inventory) -> Iterator[Problem]:
                 )
 
 
+def shadowed_databases(inventory: Inventory) -> Iterator[Problem]:
+    """Refuse a database whose name PgBouncer answers with another one, such as orderdb_ro beside orderdb."""
+    for host in inventory.members("postgresql", "balancer"):
+        declared = _database_names(host)
+        for alias, target in sorted(_aliases(host, declared).items()):
+            if alias in declared and alias != target:
+                yield Problem(
+                    rule="database_shadowed",
+                    hosts=(host.name,),
+                    subject="patroni_databases",
+                    found=f"the database {alias}, whose name the pools answer with {target}",
+                    allowed="a name that leads to its own database",
+                    remedy=f"rename it, or give the pools of {target} other names: take {target} out of pgbouncer_read_only_databases, "
+                    "or correct the entry of pgbouncer_databases",
+                )
+
+
+def _database_names(host: Host) -> list[str]:
+    return [
+        str(item["name"])
+        for item in _list(host.value("patroni_databases"))
+        if isinstance(item, Mapping) and item.get("name")
+    ]
+
+
+def _aliases(host: Host, declared: list[str]) -> dict[str, str]:
+    """Return which database each name in PgBouncer's file leads to, as roles/pgbouncer/templates/pgbouncer.ini.j2 writes it."""
+    readable = host.value("pgbouncer_read_only_databases", declared)
+    found = {f"{name}_ro": str(name) for name in (readable if isinstance(readable, list) else declared)}
+    for item in _list(host.value("pgbouncer_databases")):
+        if isinstance(item, Mapping) and item.get("name"):
+            found[str(item["name"])] = str(item.get("database") or item["name"])
+    return found
+
+
 def _names(host: Host) -> Iterator[tuple[str, str, bool]]:
     """Yield (path, name, whether it is a name in PgBouncer's file alone)."""
     for variable, alias in (("patroni_databases", False), ("pgbouncer_databases", True)):

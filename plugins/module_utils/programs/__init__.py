@@ -1,1 +1,1 @@
-"""The collection's own programs on a host: where each one is installed, and what differs from the wish."""
+"""The collection's own programs on a host: their folders, and what earlier releases left."""

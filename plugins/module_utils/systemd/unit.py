@@ -111,14 +111,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for. pending says that a file will change (check mode only)."""
+    """What the user asked for. pending: paths of files that will change (check mode only)."""
 
     name: str
     state: str = "started"
     enabled: bool | None = None
     restart_on: tuple[str, ...] = ()
     reload_on: tuple[str, ...] = ()
-    pending: bool = False
+    pending: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,8 @@ def _plan_started(
     action = _refresh_action(wish, status, bool(stale_restart), bool(stale_reload))
     reasons = [f"{path} is not as the running unit loaded it" for path in (*stale_restart, *stale_reload)]
     if action and not reasons:
-        reasons = ["a file would change"]
+        loads = (*wish.restart_on, *wish.reload_on)
+        reasons = [f"{path} would change" for path in wish.pending if path in loads]
     if action == "restart" and status.sub_state.startswith("auto-restart"):
         return ("reset_failed", action), tuple(reasons)
     if action:
@@ -286,9 +287,9 @@ def _plan_started(
 
 def _refresh_action(wish: Wish, status: Status, stale_restart: bool, stale_reload: bool) -> str:
     """Return restart, reload or nothing; a unit that cannot reload, or is only starting, is restarted."""
-    if stale_restart or (wish.pending and wish.restart_on):
+    if stale_restart or set(wish.pending) & set(wish.restart_on):
         return "restart"
-    if stale_reload or wish.pending:
+    if stale_reload or set(wish.pending) & set(wish.reload_on):
         return "reload" if status.can_reload and status.is_up else "restart"
     return ""
 

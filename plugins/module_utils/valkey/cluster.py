@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, pace, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases, healing, pace, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.agreeing import Agreement
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
@@ -21,6 +21,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topolo
     parse_info,
     parse_nodes,
     parse_server,
+    parse_spaces,
     version_of,
 )
 
@@ -45,6 +46,7 @@ class Cluster:
                     ("CLUSTER", "NODES"),
                     ("INFO",),
                     ("CONFIG", "GET", pace.SETTING),
+                    ("CONFIG", "GET", databases.SETTING),
                 ]
                 for endpoint in self.endpoints
             }
@@ -57,18 +59,16 @@ class Cluster:
         return {endpoint: version_of(parse_info(reply)) for endpoint, reply in replies.items()}
 
     def _with_keys(self, states: dict[Endpoint, State]) -> dict[Endpoint, State]:
-        """Add how many keys each server has of the slots in doubt."""
+        """Add how many keys each server has of the slots in doubt, in all its databases."""
         nodes = [state.view.myself for state in states.values()]
         owned = {slot for node in nodes for slot in ranges.expand(node.slots)}
         doubt = sorted(healing.doubtful(nodes, owned))
         if not doubt:
             return states
-        questions = [("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in doubt]
-        replies = self.fleet.each(dict.fromkeys(states, questions))
-        return {
-            endpoint: replace(states[endpoint], held=dict(zip(doubt, map(checked, found), strict=True)))
-            for endpoint, found in replies.items()
-        }
+        replies = self.fleet.each({e: databases.counting(doubt, state.server.filled) for e, state in states.items()})
+        found = {e: databases.counted(doubt, states[e].server.filled, answers) for e, answers in replies.items()}
+        held = {e: {slot: databases.total(numbers) for slot, numbers in counts.items()} for e, counts in found.items()}
+        return {endpoint: replace(state, held=held[endpoint]) for endpoint, state in states.items()}
 
 
 def settled(states: States, endpoints: Iterable[Endpoint]) -> bool:
@@ -89,17 +89,21 @@ def members(states: States) -> dict[str, Member]:
             continue
         me = state.view.myself
         address = me.address or known[state.id].address
-        found[state.id] = Member(state.id, endpoint, address, me.port, state.server.version, known=bool(me.slots))
+        found[state.id] = Member(
+            state.id, endpoint, address, me.port, state.server.version, bool(me.slots), state.databases
+        )
     return found
 
 
 def count_keys(fleet: Fleet, endpoint: Endpoint, moves: Iterable[Move]) -> int:
-    """Return how many keys a server has in the slots of moves. Raises ValkeyError."""
+    """Return how many keys a server has in the slots of moves, in all its databases. Raises ValkeyError."""
+    client = fleet.client(endpoint)
     slots = [slot for move in moves for slot in ranges.expand([move.slots])]
-    replies = fleet.client(endpoint).pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
-    return sum(checked(reply) for reply in replies)
+    filled = parse_spaces(parse_info(client.call("INFO", "keyspace")))
+    counts = databases.counted(slots, filled, client.pipeline(databases.counting(slots, filled)))
+    return sum(databases.total(numbers) for numbers in counts.values())
 
 
 def _state(replies: Sequence[Any]) -> State:
-    nodes, info, setting = (checked(reply) for reply in replies)
-    return State(parse_nodes(nodes), parse_server(info), pace.read(setting))
+    nodes, info, interval, number = (checked(reply) for reply in replies)
+    return State(parse_nodes(nodes), parse_server(info), pace.read(interval), databases=databases.limit(number))

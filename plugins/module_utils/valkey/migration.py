@@ -19,7 +19,7 @@ class Member:
     """A primary as an engine sees it.
 
     endpoint: where we reach it. address and port: where the other servers reach it, as CLUSTER NODES tells.
-    known: whether clients can know it because it owns slots already.
+    known: whether clients can know it because it owns slots already. databases: how many it has.
     """
 
     id: str
@@ -28,6 +28,7 @@ class Member:
     port: int
     version: tuple[int, ...]
     known: bool = True
+    databases: int = 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import digest
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Client, Command, ReplyError
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
+    Client,
+    Command,
+    ReplyError,
+    checked,
+)
 
 # Digest, and when it ends: milliseconds since 1970, -1 for never.
 Value = tuple[str, int]
@@ -22,8 +27,9 @@ def raw(client: Client, commands: Sequence[Command]) -> list[Any]:
     return found
 
 
-def read(client: Client, keys: Sequence[bytes]) -> dict[bytes, Value]:
-    """Return digest and end of each key that is there."""
+def read(client: Client, keys: Sequence[bytes], database: int = 0) -> dict[bytes, Value]:
+    """Return digest and end of each key that a database has; it stays selected. Raises ReplyError for a database that is not there."""
+    checked(raw(client, [("SELECT", database)])[0])
     kinds = raw(client, [("TYPE", key) for key in keys])
     known = [(key, kind.decode()) for key, kind in zip(keys, kinds, strict=True) if isinstance(kind, bytes)]
     known = [(key, kind) for key, kind in known if kind in digest.TYPES]

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import Finding, by_severity
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases, functions, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import crowded, survivable
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.shape import Declared, State, States, names_of
 
 CONVERGE = "Run site.yml (or valkey_cluster), which repairs it"
+LOAD = "Load the right code there: FUNCTION LOAD REPLACE, see the runbook valkey-functions"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class _Members(_Seen):
         yield from self._agreement()
         yield from self._flags()
         yield from self._pace()
+        yield from self._databases()
 
     def _unreachable(self) -> Iterator[Finding]:
         for node in self.declared:
@@ -161,6 +163,16 @@ class _Members(_Seen):
                     "the server's own pace", CONVERGE,
                 )  # fmt: skip
 
+    def _databases(self) -> Iterator[Finding]:
+        counts = Counter(state.databases for state in self.states.values())
+        most = max(counts, default=1)
+        for node, state in self.states.items():
+            if state.databases < most:
+                yield Finding(
+                    "databases_differ", "warning", self._name(node), f"{databases.SETTING} is {state.databases}, others have {most}",
+                    "all servers have the same databases", f"Set {databases.SETTING} in valkey_settings, then run site.yml",
+                )  # fmt: skip
+
 
 class _Shards(_Seen):
     """Slots, their replicas, and where these are."""
@@ -175,6 +187,7 @@ class _Shards(_Seen):
         yield from self._links()
         yield from self._places()
         yield from self._majorities()
+        yield from self._libraries()
 
     def _slots(self) -> Iterator[Finding]:
         claims = Counter(s for state in self.primaries.values() for s in ranges.expand(state.view.myself.slots))
@@ -291,3 +304,22 @@ class _Shards(_Seen):
                     f"at most {survivable(number)}",
                     CONVERGE if avoidable else "Add a host, or use an odd number of primaries",
                 )
+
+    def _libraries(self) -> Iterator[Finding]:
+        """A function that a primary lacks fails for the keys of its slots, and for those alone."""
+        libraries = {node: state.libraries for node, state in self.primaries.items()}
+        for name in sorted({name for found in libraries.values() for name in found}):
+            lacking = [self._name(node) for node, found in libraries.items() if name not in found]
+            digests = {node: functions.digest(found[name]) for node, found in libraries.items() if name in found}
+            if lacking:
+                yield Finding(
+                    "functions_missing", "critical", ", ".join(lacking), f"no library {name}",
+                    "all primaries have the same libraries of functions", LOAD,
+                )  # fmt: skip
+            if len(set(digests.values())) > 1:
+                common = Counter(digests.values()).most_common(1)[0][0]
+                others = [self._name(node) for node, found in digests.items() if found != common]
+                yield Finding(
+                    "functions_differ", "warning", ", ".join(others), f"another code of library {name} than other primaries",
+                    "all primaries have the same libraries of functions", LOAD,
+                )  # fmt: skip

@@ -10,6 +10,7 @@ from fractions import Fraction
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import healing, placement, ranges, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import Endpoint
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.functions import Load
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placement import Placement, Seat
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import Ranges, SlotRange
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move, Wish
@@ -46,13 +47,16 @@ class Declared:
 class State:
     """What one server says. pace: its markers of an unfinished formation, see `pace`; None without any.
 
-    held: its number of keys by slot, where that is in doubt (healing.doubtful).
+    held: its number of keys by slot, of all its databases, where that is in doubt (healing.doubtful).
+    databases: how many it has. libraries: code of its libraries of functions by name, where it was asked for them.
     """
 
     view: View
     server: Server
     pace: int | None = None
     held: Mapping[int, int] = field(default_factory=dict)
+    databases: int = 1
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -70,8 +74,8 @@ class Plan:
     calm: servers that an interrupted formation left at its pace. meet: nodes that don't know all others yet.
     settle: slots whose marks are cleared, by id of the primary. heal: open slots that are moved on to where they were
     going. reset: replicas that begin anew as empty primaries. promote: replica that takes over, by primary.
-    assign: slots that get their first owner, or one again. replicate: primary by replica. move: slots that change their
-    owner. forget: nodes that leave the cluster.
+    assign: slots that get their first owner, or one again. replicate: primary by replica. load: libraries of functions that
+    nodes lack which are to get slots. move: slots that change their owner. forget: nodes that leave the cluster.
     """
 
     calm: tuple[str, ...] = ()
@@ -82,6 +86,7 @@ class Plan:
     promote: Mapping[str, str] = field(default_factory=dict)
     assign: tuple[Move, ...] = ()
     replicate: Mapping[str, str] = field(default_factory=dict)
+    load: tuple[Load, ...] = ()
     move: tuple[Move, ...] = ()
     forget: tuple[str, ...] = ()
     forming: bool = False
@@ -118,6 +123,7 @@ class Plan:
             *(f"reset replica {name(node)} to lead a shard of its own" for node in self.reset),
             *(f"fail over {name(old)} -> {name(new)}" for old, new in self.promote.items()),
             *(f"{move.slots} -> {name(move.target)}" for move in self.assign),
+            *(f"load library {item.name} on {name(item.node)}" for item in self.load),
             *slots.describe(self.move, names),
             *(f"{name(replica)} replicates {name(primary)}" for replica, primary in self.replicate.items()),
             *(f"forget {name(node)}" for node in self.forget),

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
@@ -345,6 +345,7 @@ class Server:
     offset: replication offset in bytes (of a primary what it wrote, of a replica what it received).
     link_up: state of a replica's link; True for a primary. link_silence: seconds since the link last carried data.
     data_memory: bytes that count towards max_memory. key_memory: bytes that its keys take.
+    filled: numbers of the databases that hold keys.
     """
 
     version: tuple[int, ...]
@@ -361,6 +362,7 @@ class Server:
     data_memory: int = 0
     key_memory: int = 0
     attached: tuple[AttachedReplica, ...] = ()
+    filled: tuple[int, ...] = ()
 
     @property
     def version_text(self) -> str:
@@ -373,6 +375,7 @@ def parse_server(text: str) -> Server:
     info = parse_info(text)
     try:
         replica = info["role"] == "slave"
+        spaces = parse_spaces(info)
         return Server(
             version=version_of(info),
             run_id=info["run_id"],
@@ -382,15 +385,33 @@ def parse_server(text: str) -> Server:
             link_silence=max(0, int(info.get("master_last_io_seconds_ago", 0))),
             syncing=info.get("master_sync_in_progress") == "1",
             loading=info.get("loading") == "1",
-            keys=sum(_keys(value) for name, value in info.items() if name.startswith("db") and name[2:].isdigit()),
+            keys=sum(space.keys for space in spaces.values()),
             used_memory=int(info.get("used_memory", 0)),
             max_memory=int(info.get("maxmemory", 0)),
             data_memory=int(info.get("used_memory", 0)) - int(info.get("mem_not_counted_for_evict", 0)),
             key_memory=_key_memory(info),
             attached=tuple(_attached(info)),
+            filled=tuple(sorted(spaces)),
         )
     except (KeyError, ValueError) as error:
         raise _unknown("INFO", str(error)) from error
+
+
+class Space(NamedTuple):
+    """A database that holds keys: how many, and how many of them have an end."""
+
+    keys: int
+    ends: int
+
+
+def parse_spaces(info: Mapping[str, str]) -> dict[int, Space]:
+    """Return the databases that hold keys by number, out of the section keyspace of INFO as parse_info reads it."""
+    found = {}
+    for name, value in info.items():
+        if name.startswith("db") and name[2:].isdigit():
+            fields = dict(item.split("=", 1) for item in value.split(","))
+            found[int(name[2:])] = Space(int(fields["keys"]), int(fields["expires"]))
+    return found
 
 
 def _key_memory(info: Mapping[str, str]) -> int:
@@ -409,10 +430,6 @@ def version_of(info: Mapping[str, str]) -> tuple[int, ...]:
     """Return the version out of the section server of INFO, as parse_info reads it. Raises KeyError, ValueError."""
     version = info.get("valkey_version") or info["redis_version"]
     return tuple(int(part) for part in version.split("-")[0].split("."))
-
-
-def _keys(value: str) -> int:
-    return int(dict(item.split("=", 1) for item in value.split(","))["keys"])
 
 
 def _attached(info: Mapping[str, str]) -> Iterable[AttachedReplica]:

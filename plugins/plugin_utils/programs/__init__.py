@@ -1,1 +1,1 @@
-"""What a program on a host needs from the collection, collected on the controller."""
+"""The collection's own programs on the controller: what code each needs."""

@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import json
 import pathlib
-import shutil
-import sys
+import re
 
-import pytest
-
-from .conftest import ROOT, run
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with ca.crt and haproxy.pem; any certificate will do, only the syntax of the configuration is judged."""
-    folder = tmp_path_factory.mktemp("tls")
-    key, certificate = folder / "key", folder / "ca.crt"
-    made = run(
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
-        *("-subj", "/CN=test", "-keyout", str(key), "-out", str(certificate)),
-    )
-    assert made.returncode == 0, made.stderr
-    (folder / "haproxy.pem").write_text(key.read_text() + certificate.read_text())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def rendered(suite: str, certificates: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with the files of the roles haproxy and pgbouncer."""
-    folder = tmp_path_factory.mktemp(suite)
-    playbook = shutil.which("ansible-playbook") or f"{os.path.dirname(sys.executable)}/ansible-playbook"
-    variables = f'{{"cluster_tls_dir": "{certificates}", "suite": "{suite}", "folder": "{folder}"}}'
-    platform = '{"cluster_platform": "{{ cluster_platforms[suite] }}"}'
-    play = str(pathlib.Path(__file__).parent / "render.yml")
-    # The folder of a lab is made for its secrets; this one is the test's own.
-    extra = ["-e", variables, "-e", platform, "-e", f"lab_dir={folder}"]
-    result = run(playbook, "-i", "inventories/lab", play, *extra)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
+from .conftest import ROOT, render, run
 
 
 def local(text: str) -> str:
@@ -73,3 +41,20 @@ def test_pgbouncer_goes_through_haproxy_only(rendered: pathlib.Path) -> None:
     assert "* = host=127.0.0.1 port=5000" in text
     assert "orderdb_ro = host=127.0.0.1 port=5001 dbname='orderdb'" in text
     assert "server_tls_sslmode = verify-full" in text
+
+
+def test_chosen_ports_are_those_of_every_file(
+    suite: str, haproxy: str, certificates: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    usual = {"pgbouncer": 6432, "haproxy_read_write": 5000, "haproxy_read_only": 5001, "haproxy_synchronous": 5002}
+    usual["haproxy_statistics"] = 7000
+    chosen = {f"cluster_port_{name}": port + 20000 for name, port in usual.items()}
+    folder = render(suite, certificates, tmp_path, "-e", json.dumps(chosen))
+    text = "\n".join(path.read_text() for path in sorted(folder.iterdir()) if path.is_file())
+    found = {int(number) for number in re.findall(r"(?:[:/]|port ?= ?)(\d{4,5})\b", text)}
+    assert found & set(usual.values()) == set()
+    assert set(chosen.values()) <= found
+    path = folder / "local.cfg"
+    path.write_text(local((folder / "haproxy.cfg").read_text()))
+    result = run(haproxy, "-c", "-f", str(path))
+    assert result.returncode == 0, result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,10 +24,14 @@ class Etcd:
         programs = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()) / "run"
         self._program, self._control = programs / "etcd", programs / "etcdctl"
         self._folder = folder
-        self._tls = make_certificates(folder / "tls")
+        # With authentication on etcd's gateway refuses client certificates that have a common name.
+        self._tls = make_certificates(folder / "tls", name="")
         self.peers: dict[str, str] = {}
         self.clients: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Bytes that a member's database may take, 0 for etcd's default; and who etcdctl logs in as.
+        self.quota = 0
+        self.user = ""
 
     def reserve(self, name: str) -> None:
         """Choose the addresses of a server."""
@@ -47,7 +52,7 @@ class Etcd:
             "name": name, "data-dir": str(self.data(name)), "listen-peer-urls": self.peers[name],
             "initial-advertise-peer-urls": self.peers[name], "listen-client-urls": self.clients[name],
             "advertise-client-urls": self.clients[name], "initial-cluster": initial, "initial-cluster-state": state,
-            "heartbeat-interval": "50", "election-timeout": "500", "log-level": "error", **files,
+            "quota-backend-bytes": str(self.quota), "heartbeat-interval": "50", "election-timeout": "500", "log-level": "error", **files,
         }  # fmt: skip
         words = [f"--{option}={value}" for option, value in options.items()]
         self._processes[name] = subprocess.Popen(
@@ -69,7 +74,9 @@ class Etcd:
         """Run etcdctl."""
         files = [f"--cacert={self._tls.ca}", f"--cert={self._tls.combined}", f"--key={self._tls.combined}"]
         running = [self.clients[name] for name, process in self._processes.items() if process.poll() is None]
-        command = [str(self._control), *files, f"--endpoints={','.join(running)}", *words]
+        login = [f"--user={self.user}"] if self.user else []
+        asked = [] if words[0].startswith("--endpoints=") else [f"--endpoints={','.join(running)}"]
+        command = [str(self._control), *files, *login, *asked, *words]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     @property
@@ -80,6 +87,11 @@ class Etcd:
     def decides(self) -> bool:
         """Return whether a write succeeds."""
         return self.control("--command-timeout=2s", "put", "key", "value").returncode == 0
+
+    def revision(self) -> str:
+        """Return the newest revision."""
+        told = self.control("endpoint", "status", "--write-out=json").stdout
+        return str(max(one["Status"]["header"]["revision"] for one in json.loads(told)))
 
     def members(self) -> dict[str, str]:
         """Return what etcdctl lists: `true` for a learner, by peer URL."""

@@ -50,8 +50,8 @@ def form(servers: ValkeyServers, replicas: int = 0) -> None:
 
 
 def fill(servers: ValkeyServers) -> dict[str, int]:
-    """Write data of all types, some with an end. Returns the ends by key."""
-    valkey_load.fill(servers.ports[0], KEYS, HASHES, servers.login)
+    """Write data of all types, some with an end, and keys to all databases. Returns the ends by key."""
+    valkey_load.fill(servers.ports[0], KEYS, HASHES, servers.login, servers.databases)
     client = valkey_load.cluster_client(servers.ports[0], servers.login)
     client.rpush("list", *range(500))
     client.sadd("set", *range(500))
@@ -102,7 +102,7 @@ class Steps(threading.Thread):
 
 def check_restored(servers: ValkeyServers, ends: dict[str, int]) -> None:
     """All that was filled is there, with its ends."""
-    assert valkey_load.missing(servers.ports[0], KEYS, HASHES, servers.login) == []
+    assert valkey_load.missing(servers.ports[0], KEYS, HASHES, servers.login, servers.databases) == []
     client = valkey_load.cluster_client(servers.ports[0], servers.login)
     assert client.lrange("list", 0, -1) == [str(n) for n in range(500)]
     assert set(client.smembers("set")) == {str(n) for n in range(500)}
@@ -128,7 +128,8 @@ def test_one_moment_of_all_shards_into_any_number(
     tmp_path: Path, version: str, kind: str, secure: bool, shapes: tuple[int, ...]
 ) -> None:
     """Under a client that writes shard after shard: the backup is a moment of its writes, and is all of it afterwards."""
-    with ValkeyServers(version, 6, secure, SETTINGS) as servers:
+    databases = {"8.1": 1, "9.1": 4}[version]
+    with ValkeyServers(version, 6, secure, SETTINGS, databases) as servers:
         form(servers, 1)
         ends = fill(servers)
         with Steps(servers) as steps:
@@ -139,10 +140,15 @@ def test_one_moment_of_all_shards_into_any_number(
         assert made["held_ms"] < 500
         manifest = json.loads((Path(made["folder"]) / "manifest.json").read_text())
         assert "password" not in json.dumps(manifest["position"]).lower()
+        for shard in manifest["position"]["shards"]:
+            assert shard["databases"] == list(range(databases))
+            assert {sample["database"] for sample in shard["samples"]} <= set(range(databases))
+        sampled = {sample["database"] for shard in manifest["position"]["shards"] for sample in shard["samples"]}
+        assert sampled == set(range(databases))
         assert not store.look(str(tmp_path), "valkey", made["label"], deep=True).problems
         assert all(path.stat().st_mode & 0o077 == 0 for path in Path(made["folder"]).rglob("*.rdb"))
     for number in shapes:
-        with ValkeyServers(version, number, secure, SETTINGS) as servers:
+        with ValkeyServers(version, number, secure, SETTINGS, databases) as servers:
             form(servers)
             assert run_module("valkey_restore", restoring(servers, tmp_path), check=True)["label"] == made["label"]
             assert set(servers.all("DBSIZE").values()) == {"0"}
@@ -175,6 +181,35 @@ def copied(backup: tuple[Path, str, dict[str, int]], folder: Path) -> Path:
     """Copy a backup; return its folder."""
     shutil.copytree(backup[0], folder, dirs_exist_ok=True)
     return folder / "valkey" / backup[1]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["manifest", "settings"])
+def test_a_cluster_with_fewer_databases_is_refused(tmp_path: Path, told: bool) -> None:
+    """Before the first key; a manifest that does not say which databases have keys stands for all that its servers had."""
+    with ValkeyServers("9.1", 3, settings=SETTINGS, databases=4) as servers:
+        form(servers)
+        client = valkey_load.cluster_client(servers.ports[0], {}, 2)
+        for number in range(100):
+            client.set(f"key:{number}", number)
+        client.close()
+        made = run_module("valkey_backup", where(servers, tmp_path))
+    path = Path(made["folder"]) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if not told:
+        for shard in manifest["position"]["shards"]:
+            del shard["databases"]
+        path.write_text(json.dumps(manifest))
+    needed = 3 if told else 4
+    with ValkeyServers("9.1", 3, settings=SETTINGS, databases=needed - 1) as servers:
+        form(servers)
+        for check in (True, False):
+            message = fail_module("valkey_restore", restoring(servers, tmp_path), check=check)
+            assert f"the backup needs {needed} databases, 127.0.0.1:{servers.ports[0]} has cluster-databases" in message
+        assert set(servers.all("INFO", "keyspace").values()) == {"# Keyspace"}
+        assert not (tmp_path / "restore").exists()
+    with ValkeyServers("9.1", 3, settings=SETTINGS, databases=needed) as servers:
+        form(servers)
+        assert run_module("valkey_restore", restoring(servers, tmp_path, compare=0))["compared"] == 100
 
 
 def test_what_is_not_whole_or_too_new_is_refused(backup: tuple[Path, str, dict[str, int]], tmp_path: Path) -> None:

@@ -27,16 +27,18 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @pytest.fixture(params=["8.1", "9.1"])
 def servers(request: pytest.FixtureRequest) -> Iterator[ValkeyServers]:
-    """A formed cluster of three primaries with keys in one slot, of which the primary is found by `place`."""
-    with ValkeyServers(request.param, 6, settings={"repl-backlog-size": "16kb"}) as found:
+    """A formed cluster of three primaries with keys in one slot, in all databases, of which the primary is found by `place`."""
+    databases = 4 if request.param == "9.1" else 1
+    with ValkeyServers(request.param, 6, settings={"repl-backlog-size": "16kb"}, databases=databases) as found:
         run_module("valkey_cluster", arguments(found))
         fill(found)
         yield found
 
 
 def fill(servers: ValkeyServers) -> None:
-    script = f"for i=1,{NUMBER} do server.call('SET','{TAG}'..i,i) end"
-    servers.cli(servers.ports[0], "-c", "EVAL", script, "1", TAG)
+    script = f"for i=1,{NUMBER} do server.call('SET','{TAG}'..i,ARGV[1]..i) end"
+    for database in map(str, range(servers.databases)):
+        servers.cli(servers.ports[0], "-c", "-n", database, "EVAL", script, "1", TAG, f"{database}/")
 
 
 def primaries(servers: ValkeyServers) -> list[int]:
@@ -61,11 +63,18 @@ def healed(servers: ValkeyServers) -> dict:
     servers.witness()
     assert not any("[" in view for view in servers.all("CLUSTER", "NODES").values())
     assert not run_module("valkey_cluster", arguments(servers))["changed"]
-    for number in (1, NUMBER // 2, NUMBER):
-        assert servers.cli(servers.ports[0], "-c", "GET", f"{TAG}{number}").splitlines()[-1] == str(number)
     slot, owner, _others = place(servers)
-    assert servers.cli(owner, "CLUSTER", "COUNTKEYSINSLOT", slot) == str(NUMBER)
+    for database in map(str, range(servers.databases)):
+        for number in (1, NUMBER // 2, NUMBER):
+            assert servers.cli(owner, "-n", database, "GET", f"{TAG}{number}") == f"{database}/{number}"
+        assert servers.cli(owner, "-n", database, "CLUSTER", "COUNTKEYSINSLOT", slot) == str(NUMBER)
     return result
+
+
+def send(servers: ValkeyServers, source: int, target: int, key: str, database: int = 0) -> None:
+    """Move one key as a run that is killed does."""
+    number = str(database)
+    servers.cli(source, "-n", number, "MIGRATE", "127.0.0.1", str(target), key, number, "5000")
 
 
 def test_an_importing_mark_alone_is_finished(servers: ValkeyServers) -> None:
@@ -97,11 +106,13 @@ def test_keys_with_two_importers_are_not_touched(servers: ValkeyServers) -> None
     for number, port in enumerate((one, two)):
         servers.cli(port, "CLUSTER", "SETSLOT", slot, "IMPORTING", identity(servers, owner))
         servers.cli(owner, "CLUSTER", "SETSLOT", slot, "MIGRATING", identity(servers, port))
-        servers.cli(owner, "MIGRATE", "127.0.0.1", str(port), f"{TAG}{number + 1}", "0", "5000")
+        send(servers, owner, port, f"{TAG}{number + 1}", database=number * (servers.databases - 1))
     message = fail_module("valkey_cluster", arguments(servers))
     assert f"slot {slot}" in message
     assert "(1 keys) and" in message
-    assert [servers.cli(port, "CLUSTER", "COUNTKEYSINSLOT", slot) for port in (one, two)] == ["1", "1"]
+    last = str(servers.databases - 1)
+    assert servers.cli(one, "CLUSTER", "COUNTKEYSINSLOT", slot) == "1"
+    assert servers.cli(two, "-n", last, "CLUSTER", "COUNTKEYSINSLOT", slot) == "1"
 
 
 def test_a_slot_without_owner_goes_to_whom_has_its_keys(servers: ValkeyServers) -> None:
@@ -118,12 +129,12 @@ def test_a_slot_without_owner_and_keys_in_two_places_is_not_touched(servers: Val
     slot, owner, [other, _third] = place(servers)
     servers.cli(other, "CLUSTER", "SETSLOT", slot, "IMPORTING", identity(servers, owner))
     servers.cli(owner, "CLUSTER", "SETSLOT", slot, "MIGRATING", identity(servers, other))
-    servers.cli(owner, "MIGRATE", "127.0.0.1", str(other), f"{TAG}1", "0", "5000")
+    send(servers, owner, other, f"{TAG}1", database=servers.databases - 1)
     for port in primaries(servers):
         servers.cli(port, "CLUSTER", "DELSLOTS", slot, check=False)
     message = fail_module("valkey_cluster", arguments(servers))
     assert f"slot {slot} has no owner" in message
-    assert f"({NUMBER - 1} keys)" in message
+    assert f"({NUMBER * servers.databases - 1} keys)" in message
 
 
 def test_a_mark_that_only_a_replica_has_is_cleared(servers: ValkeyServers) -> None:

@@ -26,7 +26,7 @@ LOOKS = {
         "cluster|getslotmigrations",
         "cluster|info",
     ),
-    *("cluster|nodes", "config|get", "hello", "info", "ping", "select"),
+    *("cluster|nodes", "config|get", "function|list", "hello", "info", "ping", "select"),
 }
 # What the test itself and the servers among themselves do.
 OTHERS = {"config|resetstat", "replconf", "psync", "acl|whoami", "role"}

@@ -186,3 +186,14 @@ def test_a_shard_that_is_away_is_seen_though_others_are_there() -> None:
     assert checker.longest_gap(operations, 0.0, 5.0) == pytest.approx(3.5)
     assert checker.served(operations, ("valkey 0", "valkey 1"), 0.5) is True
     assert checker.served([o for o in operations if o.end < 4], ("valkey 0", "valkey 1"), 1.0) is False
+
+
+def test_a_writer_that_met_a_read_only_server_is_a_broken_promise() -> None:
+    met = op(1, NO, state="25006", problem="ReadOnlySqlTransaction: cannot execute INSERT in a read-only transaction")
+    assert kinds(checker.check_read_only([op(2), op(3, NO, state="40001"), met])) == ["read-only"]
+    assert checker.check_read_only([op(1, NO, kind="read", state="25006")]) == []
+
+
+def test_every_error_is_counted_by_its_sqlstate() -> None:
+    seen = [op(1), op(2, NO, state="40001"), op(3, OPEN, problem="OSError"), op(4, OPEN, problem="x", state="57P01")]
+    assert checker.states(seen) == {"40001": 1, "none": 1, "57P01": 1}

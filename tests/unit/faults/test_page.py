@@ -38,6 +38,11 @@ def test_trials_add_up_and_none_counts_twice() -> None:
     assert found == [other, RUN, again]
 
 
+def test_errors_by_sqlstate_are_kept_with_a_trial() -> None:
+    counted = RUN | {"start": 90.0, "states": {"25006": 2}}
+    assert page.together([RUN], [counted]) == [RUN, counted]
+
+
 def test_the_chapter_of_schedules_stays_where_none_were_run() -> None:
     old = page.page([RUN], f"{page.CHANCE}\nthe table\n")
     assert page.page([RUN], page.chance([], old)) == old

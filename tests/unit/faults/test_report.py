@@ -9,15 +9,15 @@ from faults.catalogue import FAULTS
 from faults.checker import Outage, Violation
 from faults.history import Event, Probe
 
-TRIAL = report.Trial("postmaster killed", "node1", 10.0, 15.0, 21.5, {"pool": 3.25}, 4)
+TRIAL = report.Trial("postmaster killed", "node1", 10.0, 15.0, 21.5, {"pool": 3.25}, 4, states={"25006": 3, "none": 1})
 
 
 def test_the_table_has_what_each_fault_cost() -> None:
     lines = report.table(
         [TRIAL, report.Trial("host <killed>", "node2", 30.0, 40.0, problem="did not come back")]
     ).splitlines()
-    assert lines[2] == "| postmaster killed | node1 | 3.2 | 4 | 6 |  |"
-    assert lines[3] == "| host <killed> | node2 | 0.0 | 0 | never | did not come back |"
+    assert lines[2] == "| postmaster killed | node1 | 3.2 | 4 | 25006: 3, none: 1 | 6 |  |"
+    assert lines[3] == "| host <killed> | node2 | 0.0 | 0 |  | never | did not come back |"
 
 
 def test_a_campaign_without_violation_says_so() -> None:
@@ -66,10 +66,26 @@ def test_figures_are_median_and_worst_of_the_slower_way_of_all_runs() -> None:
         for a, b in ((1.0, 2.0), (4.0, 3.0), (9.0, 8.0))
     ]
     lines = report.figures(runs).splitlines()
-    assert lines[2] == "| f | 3 | 4.0 | 9.0 | 0.5 | 0.5 | 2 | 3 |"
+    assert lines[2] == "| f | 3 | 4.0 | 9.0 | 0.5 | 0.5 | 2 | not counted | 3 |"
     assert (
         lines[-1] == "2026-11-02, 2 cores for hosts, clients and probes, load average 1.0 to 9.0. postgresql-17 17.1."
     )
+
+
+def test_figures_add_up_what_read_only_servers_said_in_the_runs_that_counted_it() -> None:
+    run = {
+        "fault": "f",
+        "date": "",
+        "load": 1,
+        "cores": 2,
+        "versions": "",
+        "gaps": {},
+        "failed": {},
+        "healed": 5,
+        "healthy": 8,
+    }
+    counted = [run, run | {"states": {"25006": 3}}, run | {"states": {}}, run | {"states": {"25006": 1, "57P01": 9}}]
+    assert "| 0 | 4 | 3 |" in report.figures(counted).splitlines()[2]
 
 
 def test_figures_of_nothing_are_an_empty_table() -> None:

@@ -327,7 +327,13 @@ def test_every_remedy_is_used_and_is_a_sentence():
     assert all(remedy.endswith(".") and remedy[0].isupper() for remedy in REMEDIES.values())
     broken = {rule for _servers, expected in SERVERS.values() for rule, _severity, _where in expected}
     broken |= {rule for _view, expected in VIEWS.values() for rule, _severity, _where in expected}
-    assert set(REMEDIES) - broken == {"patroni_answers", "one_primary", "member_known", "member_undeclared"}
+    assert set(REMEDIES) - broken == {
+        "patroni_answers",
+        "one_primary",
+        "member_known",
+        "member_undeclared",
+        "rewind_rights",
+    }
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -423,3 +429,11 @@ def test_a_summary_tells_roles_and_lags():
     servers = [primary(), replica("node2", lsn=LSN - 10), Server("node3", "node3:5432", error="refused")]
     shown = [(line["role"], line["lag_bytes"], line["sync_state"]) for line in summarize(servers, view())]
     assert shown == [("primary", None, None), ("replica", 10, "quorum"), ("unknown", None, None)]
+
+
+def test_rights_that_pg_rewind_lacks_are_told_where_its_user_asks():
+    servers = [primary(rewind_lacks=("pg_stat_file(text, boolean)",)), *HEALTHY[1:]]
+    assert judge(servers) == []
+    declared = replace(DECLARED, rewinds=True)
+    assert judge(servers, declared=declared) == [("rewind_rights", "warning", "node1, the user of pg_rewind")]
+    assert judge(declared=declared) == []

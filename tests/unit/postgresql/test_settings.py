@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.postgresql.settings import (
+    Pages,
     Setting,
+    buffers_bytes,
     from_rows,
+    host_problems,
+    parse_pages,
     problems,
     value_fault,
 )
@@ -126,3 +130,44 @@ def test_any_text_is_judged(text, name):
 def test_ranges_are_kept(value, least, width):
     setting = Setting("x", "integer", "", str(least), str(least + width))
     assert bool(value_fault(setting, value)) == (not least <= value <= least + width)
+
+
+MEMINFO = (
+    "MemTotal:       24000000 kB\nHugePages_Total:     100\nHugePages_Free:        9\nHugepagesize:       2048 kB\n"
+)
+PAGES = Pages(100, 2 * 1024**2)
+
+
+def test_huge_pages_are_read_from_the_kernel():
+    assert parse_pages(MEMINFO) == PAGES
+    assert parse_pages("MemTotal: 1 kB\n") == Pages(0, 0)
+
+
+def test_a_library_that_the_host_has_not_is_told():
+    loads = {"shared_preload_libraries": 'pg_stat_statements, "nosuch"', "session_preload_libraries": "auto_explain"}
+    (found,) = host_problems(loads, lambda library: library != "nosuch", PAGES)
+    assert found.startswith("shared_preload_libraries names nosuch, which this host has not")
+    assert list(host_problems(loads, lambda _library: True, PAGES)) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "refused"),
+    [
+        ({"huge_pages": "on", "shared_buffers": "128MB"}, False),
+        ({"huge_pages": True, "shared_buffers": "1GB"}, True),
+        ({"huge_pages": "on", "shared_buffers": 65536}, True),
+        ({"huge_pages": "on"}, False),
+        ({"huge_pages": "try", "shared_buffers": "1GB"}, False),
+        ({"shared_buffers": "1GB"}, False),
+    ],
+)
+def test_huge_pages_that_the_kernel_does_not_keep_are_refused(parameters, refused):
+    assert bool(list(host_problems(parameters, lambda _library: True, PAGES))) is refused
+    assert bool(list(host_problems(parameters, lambda _library: True, Pages(0, 0)))) is (
+        str(parameters.get("huge_pages")) in ("on", "True")
+    )
+
+
+@given(st.text(max_size=12))
+def test_any_shared_buffers_are_read(text):
+    assert buffers_bytes(text) is not None

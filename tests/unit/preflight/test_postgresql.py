@@ -115,3 +115,20 @@ def test_own_sizes_of_a_database_count(sample):
         "pgbouncer_databases": [{"name": "orderdb_ro", "max_connections": 1000, "target": "read_only"}],
     }
     assert "pool_size" not in sample.variables(**replicas).rules()
+
+
+def test_a_database_whose_name_the_pools_answer_with_another_one_is_refused(sample):
+    both = [{"name": "orderdb"}, {"name": "orderdb_ro"}]
+    problem = sample.variables(patroni_databases=both).only("database_shadowed")
+    assert "orderdb_ro, whose name the pools answer with orderdb" in problem.found
+    pool = [{"name": "orderdb_session", "database": "orderdb"}]
+    declared = [{"name": "orderdb"}, {"name": "orderdb_session"}]
+    assert "database_shadowed" in sample.variables(patroni_databases=declared, pgbouncer_databases=pool).rules()
+
+
+def test_a_database_that_its_own_name_leads_to_is_taken(sample):
+    both = [{"name": "orderdb"}, {"name": "orderdb_ro"}]
+    own = [{"name": "orderdb_ro", "database": "orderdb_ro"}]
+    assert "database_shadowed" not in sample.variables(patroni_databases=both, pgbouncer_databases=own).rules()
+    fewer = sample.variables(patroni_databases=both, pgbouncer_read_only_databases=["orderdb_ro"])
+    assert "database_shadowed" not in fewer.rules()

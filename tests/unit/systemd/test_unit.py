@@ -6,6 +6,7 @@ import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit import (
     FileState,
+    Plan,
     Record,
     Status,
     Wish,
@@ -17,6 +18,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.systemd.unit 
     parse_status,
     unit_names,
 )
+from ansible_collections.holdfast.persistence.plugins.modules import unit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,10 +153,43 @@ def test_file_that_is_new_in_the_list_follows_the_clock():
     assert make_plan(wish(), status(), on_disk(at=STARTED + 1), record).actions == ("reload",)
 
 
-def test_pending_announces_a_restart_in_check_mode():
-    assert make_plan(wish(pending=True), status(), on_disk(), LOADED).actions == ("restart",)
-    assert make_plan(wish(pending=True, restart_on=()), status(), on_disk(), LOADED).actions == ("reload",)
-    assert make_plan(wish(pending=True), status(active_state="inactive"), on_disk(), LOADED).actions == ("start",)
+def test_pending_files_announce_in_check_mode_what_would_really_be_done():
+    def actions(*pending, **changes):
+        return make_plan(wish(pending=pending), status(**changes), on_disk(), LOADED).actions
+
+    assert actions(CONFIG) == actions(PEM, CONFIG) == ("restart",)
+    assert actions(PEM) == ("reload",)
+    assert actions("/etc/of-another-unit.conf") == ()
+    assert actions(CONFIG, active_state="inactive") == ("start",)
+    assert make_plan(wish(pending=(PEM,)), status(), on_disk(), LOADED).reasons == (f"{PEM} would change",)
+
+
+class Recorder:
+    """Stands for systemd: keeps what it was asked to do, and says that the unit runs."""
+
+    def __init__(self):
+        self.asked = []
+
+    def do(self, action, no_block):
+        self.asked.append(action)
+
+    def take_over(self, command):
+        self.asked.append(command)
+
+    def show(self):
+        return status()
+
+
+def test_a_new_process_takes_over_from_one_that_runs_in_place_of_a_restart():
+    systemd, plan = Recorder(), Plan(("daemon_reload", "restart"), ())
+    unit.carry_out(systemd, plan, status(), no_block=False, restart_by=["take", "over"])
+    assert systemd.asked == ["daemon_reload", ["take", "over"]]
+
+
+def test_one_that_does_not_run_is_restarted_as_any_other():
+    systemd, plan = Recorder(), Plan(("restart",), ())
+    unit.carry_out(systemd, plan, status(active_state="activating"), no_block=False, restart_by=["take", "over"])
+    assert systemd.asked == ["restart"]
 
 
 def test_failed_unit_is_reset_before_its_start():

@@ -164,10 +164,15 @@ def test_no_server_gives_and_takes_at_once() -> None:
 
 
 @given(
-    st.dictionaries(st.integers(0, 99), st.integers(0, 300), max_size=40), st.integers(1, 500), st.none() | st.just(1)
+    st.dictionaries(
+        st.integers(0, 99), st.dictionaries(st.integers(0, 15), st.integers(1, 100), max_size=3), max_size=40
+    ),
+    st.integers(1, 500),
+    st.none() | st.just(1),
 )
-def test_groups_are_bounded_and_complete(counts: dict[int, int], keys: int, most: int | None) -> None:
+def test_groups_are_bounded_and_complete(counts: dict[int, dict[int, int]], keys: int, most: int | None) -> None:
+    """Counts are by slot and database."""
     found = list(groups(counts, keys, most))
-    assert {slot: number for group in found for slot, number in group.items()} == counts
+    assert {slot: numbers for group in found for slot, numbers in group.items()} == counts
     for group in found:
-        assert len(group) == 1 or (sum(group.values()) <= keys and most is None)
+        assert len(group) == 1 or (sum(sum(numbers.values()) for numbers in group.values()) <= keys and most is None)

@@ -336,6 +336,26 @@ def test_rules_of_replication() -> None:
     assert world.rules() == [("node_undeclared", "warning")]
 
 
+def test_primaries_that_lack_a_library_or_a_database() -> None:
+    """Replicas get libraries from their primary; the databases have to be the same everywhere."""
+    world = World().formed()
+    states = {
+        endpoint: replace(state, libraries={"one": "code", "two": "code"}, databases=4)
+        for endpoint, state in world.states().items()
+    }
+    assert rules.check(world.declared, states, {}, rules.Limits()) == []
+    second, third, replica = (world.declared[n] for n in (1, 2, 5))
+    states[second.endpoint] = replace(states[second.endpoint], libraries={"one": "code"})
+    states[third.endpoint] = replace(states[third.endpoint], libraries={"one": "other", "two": "code"})
+    states[replica.endpoint] = replace(states[replica.endpoint], libraries={}, databases=1)
+    found = rules.check(world.declared, states, {}, rules.Limits())
+    assert [(f.rule, f.severity, f.where) for f in found] == [
+        ("functions_missing", "critical", second.name),
+        ("databases_differ", "warning", replica.name),
+        ("functions_differ", "warning", third.name),
+    ]
+
+
 def test_servers_that_differ_and_servers_that_are_silent() -> None:
     world = World().formed()
     states = world.states()

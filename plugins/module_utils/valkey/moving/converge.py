@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import cluster, shape, slots
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import cluster, functions, shape, slots
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.agreeing import POLL, Disagreement, unsettled
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.cluster import (
     Cluster,
@@ -20,6 +20,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
     Fleet,
     ValkeyError,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.functions import Load
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.migration import (
     Context,
     Limits,
@@ -150,16 +151,28 @@ class Converger:
                 time.sleep(POLL)
                 continue
             self._check(states, planner, plan)
+            plan = replace(plan, load=self._lacking(states, plan))
             if not self.report.before:
                 self._begin(states, planner, plan)
             return states, planner, plan
 
+    def _lacking(self, states: States, plan: Plan) -> tuple[Load, ...]:
+        """Return the libraries that nodes lack which are to get slots: whoever calls their functions would be refused there."""
+        targets = {move.target for move in (*plan.heal, *plan.move)}
+        if not targets:
+            return ()
+        endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
+        owners = {s.id for s in states.values() if s.view.myself.is_primary and s.view.myself.slots}
+        found = functions.read(self.cluster.fleet, [endpoint_of[node] for node in sorted(owners | targets)])
+        return functions.plan({node: found[endpoint_of[node]] for node in owners | targets}, owners, targets)
+
     def _check(self, states: States, planner: Planning, plan: Plan) -> None:
         """Refuse what could not be carried out, before anything is touched. Raises Refusal."""
         shape.check_versions(plan, states, planner.names)
-        servers = {state.id: state.server for state in states.values()}
-        versions = {node: server.version for node, server in servers.items()}
-        engines.check(plan.move, versions, planner.names, self.params["migration"])
+        by_id = {state.id: state for state in states.values()}
+        engines.check(plan.move, by_id, planner.names, self.params["migration"])
+        engines.check_databases([*plan.heal, *plan.move], by_id, planner.names)
+        servers = {node: state.server for node, state in by_id.items()}
         moves = room.limited(plan.move, servers)
         if not moves or not self.params["check_room"]:
             return
@@ -202,6 +215,8 @@ class Converger:
         """Carry out a plan. Returns False when the time was used up before all slots were moved."""
         endpoint_of = {state.id: endpoint for endpoint, state in states.items()}
         staying = planner.staying(plan)
+        functions.load(self.cluster.fleet, plan.load, endpoint_of)
+        self._note(Plan(load=plan.load), planner)
         self.cluster.forming.calm(endpoint_of[node] for node in plan.calm)
         self._note(Plan(calm=plan.calm), planner)
         if plan.reset:

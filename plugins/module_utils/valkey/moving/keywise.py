@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Client,
     Command,
@@ -36,7 +37,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving
     percentile,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.slots import Move
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_nodes
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
+    parse_info,
+    parse_nodes,
+    parse_spaces,
+)
 
 # Slots that a mover takes from the queue at a time.
 WINDOW = 32
@@ -52,7 +57,16 @@ PROBE_SAMPLES = 400
 JUDGE_SECONDS = 0.2
 TURN_PAUSE = 0.01
 
-Batch = tuple[list[bytes], int]
+# Numbers of keys by slot and database.
+Counts = Mapping[int, Mapping[int, int]]
+
+
+class Batch(NamedTuple):
+    """What one MIGRATE takes: keys of one database, and their bytes."""
+
+    database: int
+    keys: list[bytes]
+    size: int
 
 
 class KeywiseEngine:
@@ -257,13 +271,12 @@ class _Mover(_Owners):
         """
         slots = range(move.first, move.last + 1)
         self._set(move.target, slots, "IMPORTING", move.source)
-        replies = self._client(move.source).pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
-        counts = dict(zip(slots, map(checked, replies), strict=True))
+        counts = _counts(self._client(move.source), slots)
         unknown = not self._context.members[move.target].known and self._crew.progress.seconds < INTRODUCTION_SECONDS
         for group in groups(counts, self._size.keys, 1 if unknown else None):
             self._hand_over(move, group)
 
-    def _hand_over(self, move: Move, counts: dict[int, int]) -> None:
+    def _hand_over(self, move: Move, counts: Counts) -> None:
         """Open slots, send their keys, give them to the target. Keys are looked up, and the rate is kept, before that.
 
         The order is safe at every point: each key is served from one side or the other. The other nodes learn of the new
@@ -281,22 +294,34 @@ class _Mover(_Owners):
         self._tell(move.source, slots, move.target)
 
     def _drain(self, move: Move, slots: Sequence[int]) -> None:
-        """Send what keys slots have. The source takes no new keys for them any more, so this ends."""
+        """Send what keys slots have, until the source has none of them in any database.
+
+        It takes no new keys for them any more, in no database (those that are elsewhere are asked for there, COPY and MOVE
+        are refused), so this ends, and a database that holds no key now gets none.
+        """
         source = self._client(move.source)
         while True:
-            replies = source.pipeline([("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots])
-            counts = {slot: number for slot, reply in zip(slots, replies, strict=True) if (number := checked(reply))}
+            counts = {slot: numbers for slot, numbers in _counts(source, slots).items() if numbers}
             if not counts:
                 return
             slots = list(counts)
             for group in groups(counts, LOOKUP):
                 self._send_all(source, move, deque(self._batches(source, group)))
 
-    def _batches(self, source: Client, counts: dict[int, int]) -> Iterator[Batch]:
-        """Look up keys of slots, and return them as what one MIGRATE each takes, with their bytes."""
+    def _batches(self, source: Client, counts: Counts) -> Iterator[Batch]:
+        """Look up keys of slots, and return them as what one MIGRATE each takes."""
+        for database in sorted({database for numbers in counts.values() for database in numbers}):
+            lookups = [
+                ("CLUSTER", "GETKEYSINSLOT", slot, min(numbers[database], LOOKUP))
+                for slot, numbers in counts.items()
+                if database in numbers
+            ]
+            found = _raw(source, [("SELECT", database), *lookups])[1:]
+            yield from self._cut(source, database, found)
+
+    def _cut(self, source: Client, database: int, found: Sequence[Sequence[bytes]]) -> Iterator[Batch]:
+        """Return keys of each slot, which the selected database has, in batches that keep the limits."""
         limits = self._context.limits
-        lookups = [("CLUSTER", "GETKEYSINSLOT", slot, min(number, LOOKUP)) for slot, number in counts.items() if number]
-        found = _raw(source, lookups)
         sizes = deque(_raw(source, [("MEMORY", "USAGE", key) for keys in found for key in keys]))
         for keys in found:
             batch: list[bytes] = []
@@ -305,12 +330,12 @@ class _Mover(_Owners):
                 # A key that has expired meanwhile has no size.
                 size = sizes.popleft() or 0
                 if batch and (len(batch) >= limits.batch_keys or total + size > limits.batch_bytes):
-                    yield batch, total
+                    yield Batch(database, batch, total)
                     batch, total = [], 0
                 batch.append(key)
                 total += size
             if batch:
-                yield batch, total
+                yield Batch(database, batch, total)
 
     def _send_all(self, source: Client, move: Move, todo: deque[Batch]) -> None:
         """Send batches in rounds. A batch that alone is more than a round is cut."""
@@ -320,53 +345,63 @@ class _Mover(_Owners):
             self._send(source, move, batches)
 
     def _pay(self, batches: Sequence[Batch]) -> None:
-        self._crew.bucket.take(sum(len(names) for names, _size in batches))
+        self._crew.bucket.take(sum(len(batch.keys) for batch in batches))
 
     def _send(self, source: Client, move: Move, batches: Sequence[Batch]) -> None:
         """Send one round."""
-        keys, clock = sum(len(names) for names, _size in batches), self._context.clock
+        keys, clock = sum(len(batch.keys) for batch in batches), self._context.clock
+        commands = [c for batch in batches for c in (("SELECT", batch.database), self._migrate(batch, move))]
         begin = clock()
-        for reply in source.pipeline([self._migrate(names, move) for names, _size in batches]):
+        for reply in source.pipeline(commands):
             checked(reply)
         self._size.feed(keys, clock() - begin, self._crew.regulator.round)
-        self._crew.count(keys, sum(size for _names, size in batches))
+        self._crew.count(keys, sum(batch.size for batch in batches))
 
     def _round(self, todo: deque[Batch]) -> list[Batch]:
         taken: list[Batch] = []
         keys = total = 0
         while todo and keys < self._size.keys and total < self._context.limits.batch_bytes:
-            names, size = todo.popleft()
+            batch = todo.popleft()
             room = self._size.keys - keys
-            if len(names) > room:
-                part = size * room // len(names)
-                todo.appendleft((names[room:], size - part))
-                names, size = names[:room], part
-            taken.append((names, size))
-            keys += len(names)
-            total += size
+            if len(batch.keys) > room:
+                part = batch.size * room // len(batch.keys)
+                todo.appendleft(Batch(batch.database, batch.keys[room:], batch.size - part))
+                batch = Batch(batch.database, batch.keys[:room], part)
+            taken.append(batch)
+            keys += len(batch.keys)
+            total += batch.size
         return taken
 
-    def _migrate(self, keys: Sequence[bytes], move: Move) -> list[Any]:
+    def _migrate(self, batch: Batch, move: Move) -> list[Any]:
         """The command. REPLACE: a key on both sides is of an interrupted MIGRATE, and the source's is the newer."""
-        target = self._context.members[move.target]
+        target, timeout = self._context.members[move.target], self._context.limits.migrate_timeout
         return [
-            *("MIGRATE", target.address, target.port, "", 0, self._context.limits.migrate_timeout, "REPLACE"),
+            *("MIGRATE", target.address, target.port, "", batch.database, timeout, "REPLACE"),
             *authentication(self._fleet),
             "KEYS",
-            *keys,
+            *batch.keys,
         ]
 
 
-def groups(counts: Mapping[int, int], keys: int, slots: int | None = None) -> Iterator[dict[int, int]]:
+def groups(counts: Counts, keys: int, slots: int | None = None) -> Iterator[Counts]:
     """Return slots with their numbers of keys in groups of at most so many keys and slots, but of at least one slot."""
-    group: dict[int, int] = {}
-    for slot, number in counts.items():
-        if group and (sum(group.values()) + number > keys or len(group) == slots):
+    group: dict[int, Mapping[int, int]] = {}
+    size = 0
+    for slot, numbers in counts.items():
+        number = databases.total(numbers)
+        if group and (size + number > keys or len(group) == slots):
             yield group
-            group = {}
-        group[slot] = number
+            group, size = {}, 0
+        group[slot] = numbers
+        size += number
     if group:
         yield group
+
+
+def _counts(source: Client, slots: Sequence[int]) -> dict[int, dict[int, int]]:
+    """Count the keys of slots in all databases that hold keys now. Raises ValkeyError."""
+    filled = parse_spaces(parse_info(source.call("INFO", "keyspace")))
+    return databases.counted(slots, filled, source.pipeline(databases.counting(slots, filled)))
 
 
 def _raw(client: Client, commands: Sequence[Command]) -> list[Any]:

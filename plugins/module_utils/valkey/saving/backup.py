@@ -66,13 +66,14 @@ class Giver:
 class Sample:
     """One key as clients could read it at the moment of the backup.
 
-    expires: milliseconds since 1970, -1 for never. sha256: of its value, see digest.
+    expires: milliseconds since 1970, -1 for never. sha256: of its value, see digest. database: where it is.
     """
 
     key: str
     type: str
     expires: int
     sha256: str
+    database: int = 0
 
 
 def unready(views: Iterable[View]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
@@ -78,13 +80,22 @@ class Wish:
 @dataclass(frozen=True)
 class ShardState:
     """A shard while writes were held: replication offset, number of keys and bytes of memory that they took, whether it counts
-    offsets, samples of its keys."""
+    offsets, samples of its keys, the databases that held keys."""
 
     offset: int
     keys: int
     memory: int
     counting: bool
     samples: tuple[backup.Sample, ...]
+    databases: tuple[int, ...]
+
+
+class Candidate(NamedTuple):
+    """A key that may become a sample."""
+
+    database: int
+    key: bytes
+    kind: str
 
 
 @dataclass
@@ -163,15 +174,19 @@ class _Members:
             servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
         return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
 
-    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[tuple[bytes, str]]]) -> Cut:
+    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[Candidate]]) -> Cut:
         """Return what all primaries say of themselves and of the chosen keys, asked at once."""
         moment = datetime.datetime.now(datetime.UTC)
         asked: dict[Endpoint, list[Command]] = {}
         for giver in givers:
             reads = [
                 command
-                for key, kind in chosen[giver.name]
-                for command in (["PEXPIRETIME", key], digest.reader(kind, key))
+                for item in chosen[giver.name]
+                for command in (
+                    ("SELECT", item.database),
+                    ("PEXPIRETIME", item.key),
+                    digest.reader(item.kind, item.key),
+                )
             ]
             asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
         answers = self.fleet.each(asked)
@@ -186,39 +201,48 @@ class _Members:
                 memory=int(fields.get("used_memory_dataset", server.used_memory)),
                 counting=fields.get("repl_backlog_active") == "1",
                 samples=_samples(chosen[giver.name], found),
+                databases=server.filled,
             )
         return Cut(moment, shards)
 
-    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[tuple[bytes, str]]]:
-        """Return a few small keys of each shard with their types."""
-        leaders = {self.endpoint(giver.primary): giver.name for giver in givers}
-        found = self.fleet.each({where: [("RANDOMKEY",)] * self.wish.samples for where in leaders})
+    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[Candidate]]:
+        """Return a few small keys of each shard with their types: of all its databases, or of as many as there are samples."""
+        leaders = {self.endpoint(giver.primary): giver for giver in givers}
+        picks = {w: picked(self.servers[giver.primary.id].filled, self.wish.samples) for w, giver in leaders.items()}
+        found = self._each({where: [(number, [("RANDOMKEY",)]) for number in mine] for where, mine in picks.items()})
         names = {
-            where: sorted({_raw(checked(key)) for key in keys if key is not None}) for where, keys in found.items()
+            where: sorted({(n, _raw(key)) for n, [key] in zip(picks[where], keys, strict=True) if key is not None})
+            for where, keys in found.items()
         }
-        sized = self.fleet.each(
-            {
-                where: [c for key in keys for c in (("TYPE", key), ("MEMORY", "USAGE", key))]
-                for where, keys in names.items()
-            }
+        sized = self._each(
+            {w: [(n, [("TYPE", key), ("MEMORY", "USAGE", key)]) for n, key in keys] for w, keys in names.items()}
         )
         small = {
             where: [
-                (key, kind)
-                for key, kind, size in zip(names[where], answers[::2], answers[1::2], strict=True)
-                if checked(kind) in digest.TYPES and (checked(size) or SAMPLE_BYTES) < SAMPLE_BYTES
+                Candidate(number, key, kind)
+                for (number, key), (kind, size) in zip(names[where], answers, strict=True)
+                if kind in digest.TYPES and (size or SAMPLE_BYTES) < SAMPLE_BYTES
             ]
             for where, answers in sized.items()
         }
-        dumps = self.fleet.each({where: [("DUMP", key) for key, _kind in keys] for where, keys in small.items()})
+        dumps = self._each({where: [(i.database, [("DUMP", i.key)]) for i in items] for where, items in small.items()})
         return {
-            leaders[where]: [
+            leaders[where].name: [
                 item
-                for item, payload in zip(keys, dumps[where], strict=True)
-                if payload is not None and digest.is_lasting(_raw(checked(payload)))
+                for item, [payload] in zip(items, dumps[where], strict=True)
+                if payload is not None and digest.is_lasting(_raw(payload))
             ]
-            for where, keys in small.items()
+            for where, items in small.items()
         }
+
+    def _each(
+        self, asked: Mapping[Endpoint, Sequence[tuple[int, Sequence[Command]]]]
+    ) -> dict[Endpoint, list[list[Any]]]:
+        """Do groups of commands, each in its database, on all servers at once. Returns the replies of each group. Raises ValkeyError."""
+        answers = self.fleet.each(
+            {w: [c for number, group in groups for c in (("SELECT", number), *group)] for w, groups in asked.items()}
+        )
+        return {where: _grouped([len(group) for _n, group in asked[where]], found) for where, found in answers.items()}
 
     def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
         """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
@@ -340,15 +364,29 @@ class Taking(_Members):
         return cut, backup.torn(forks, self.wish.max_pause)
 
 
-def _samples(chosen: Sequence[tuple[bytes, str]], answers: Sequence[Any]) -> tuple[backup.Sample, ...]:
+def picked(filled: Sequence[int], number: int) -> list[int]:
+    """Return the database of each of so many samples: all that hold keys in turn, or some of more; none where there are no keys."""
+    if len(filled) > number:
+        return random.sample(filled, number)
+    return list(itertools.islice(itertools.cycle(filled), number))
+
+
+def _grouped(sizes: Sequence[int], replies: Sequence[Any]) -> list[list[Any]]:
+    """Return replies in groups of so many, each group's SELECT before it left out. Raises ReplyError."""
+    found = iter([checked(reply) for reply in replies])
+    return [[next(found) for _reply in range(size + 1)][1:] for size in sizes]
+
+
+def _samples(chosen: Sequence[Candidate], answers: Sequence[Any]) -> tuple[backup.Sample, ...]:
     """Return the samples out of the answers for each: when it expires, what it holds. Keys that are gone are left out."""
     found = []
-    for (key, kind), expires, value in zip(chosen, answers[::2], answers[1::2], strict=True):
+    for item, selected, expires, value in zip(chosen, answers[::3], answers[1::3], answers[2::3], strict=True):
+        checked(selected)
         if isinstance(value, ReplyError) or checked(expires) == GONE:
+            # Not what it was any more, or gone.
             continue
-        found.append(
-            backup.Sample(key.decode("utf-8", "surrogateescape"), kind, expires, digest.digest(kind, _raw(value)))
-        )
+        key, sha256 = item.key.decode("utf-8", "surrogateescape"), digest.digest(item.kind, _raw(value))
+        found.append(backup.Sample(key, item.kind, expires, sha256, item.database))
     return tuple(found)
 
 
@@ -493,5 +531,6 @@ def _shard(giver: Giver, state: ShardState, files: Sequence[Received], folder: s
         "offset_counted": state.counting,
         "keys": state.keys,
         "memory": state.memory,
+        "databases": list(state.databases),
         "samples": [asdict(sample) for sample in state.samples],
     }

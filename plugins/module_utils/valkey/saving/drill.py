@@ -62,11 +62,15 @@ def _shard(source: Source, client: Any, shard: Shard, kind: str) -> list[Check]:
     checks = [Check(f"{shard.name} keys", ok, f"{there} of {shard.keys}")]
     now = contexts.now().timestamp() * 1000
     lasting = {
-        sample.key.encode("utf-8", "surrogateescape"): sample
+        (sample.database, sample.key.encode("utf-8", "surrogateescape")): sample
         for sample in shard.samples
         if sample.expires < 0 or sample.expires > now + 60_000
     }
-    found = reading.read(client, list(lasting))
-    wrong = [repr(key) for key, sample in lasting.items() if found.get(key) != (sample.sha256, sample.expires)]
+    found = {
+        (database, key): value
+        for database in sorted({database for database, _key in lasting})
+        for key, value in reading.read(client, [key for at, key in lasting if at == database], database).items()
+    }
+    wrong = [repr(key[1]) for key, sample in lasting.items() if found.get(key) != (sample.sha256, sample.expires)]
     detail = f"{len(lasting) - len(wrong)} of {len(lasting)} as clients read them"
     return [*checks, Check(f"{shard.name} samples", not wrong, detail + (f", not {wrong[0]}" if wrong else ""))]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.ranges import SLOT_COUNT
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
 
@@ -32,13 +32,17 @@ EXPIRY_SLACK = 2000
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard of a backup: its file below the backup's folder, its slots, the keys that it had and the memory they took."""
+    """One shard of a backup: its file below the backup's folder, its slots, the keys that it had and the memory they took.
+
+    databases: those that held keys; None in a backup that was made before backups said so.
+    """
 
     file: str
     slots: ranges.Ranges
     keys: int
     memory: int
     samples: tuple[backup.Sample, ...]
+    databases: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -56,6 +60,7 @@ def shards_of(manifest: Manifest) -> tuple[Shard, ...]:
                 int(item["keys"]),
                 int(item["memory"]),
                 tuple(backup.Sample(**sample) for sample in item["samples"]),
+                tuple(map(int, item["databases"])) if "databases" in item else None,
             )
             for item in manifest.position["shards"]
         )
@@ -72,6 +77,25 @@ def shards_of(manifest: Manifest) -> tuple[Shard, ...]:
     if problem:
         raise Refusal(f"{manifest.label}: {problem}", "Restore another backup")
     return found
+
+
+def needed_databases(shards: Iterable[Shard], declared: Mapping[str, Any]) -> int:
+    """Return how many databases a cluster needs to take a backup.
+
+    Those up to the last in which a shard has keys; of a backup that does not say which, as many as its servers had. declared: what
+    the servers of the backup were told, see backup.SERVERS_FILE.
+    """
+    told = [server["settings"].get(databases.SETTING, 1) for server in declared.get("servers", ())]
+    had = max(map(int, told), default=1)
+    return max((max(s.databases, default=0) + 1 if s.databases is not None else had for s in shards), default=1)
+
+
+def databases_problem(needed: int, targets: Mapping[str, int]) -> str:
+    """Return which server lacks a database of the backup, empty when none does. targets: how many each has, by address."""
+    small = [
+        f"{where} has {databases.SETTING} {number}" for where, number in sorted(targets.items()) if number < needed
+    ]
+    return f"the backup needs {needed} databases, {', '.join(small)}" if small else ""
 
 
 def versions_problem(snapshot: str, own: Sequence[int], targets: Mapping[str, Sequence[int]]) -> str:

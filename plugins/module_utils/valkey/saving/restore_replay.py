@@ -143,20 +143,16 @@ class Replay:
         return total, wrong[:50]
 
     def _differing(self, keys: Sequence[bytes], database: int) -> list[str]:
-        mine = read(self._source, keys)
+        mine = read(self._source, keys, database)
         wrong = []
         for node, group in restore.by_owner(keys, self._target.owners).items():
             client = self._fleet.client(Endpoint(*self._target.address(node)))
-            if database:
-                checked(raw(client, [("SELECT", database)])[0])
-            theirs = read(client, group)
-            if database:
-                checked(raw(client, [("SELECT", 0)])[0])
+            theirs = read(client, group, database)
             wrong += [key for key in group if not _same(mine.get(key), theirs.get(key))]
         if not wrong:
             return []
         # What has come to its end between the two looks is gone from the file's server now, too.
-        still = read(self._source, wrong)
+        still = read(self._source, wrong, database)
         return [repr(key) for key in wrong if key in still]
 
 

@@ -13,8 +13,9 @@ from threading import Event, Lock
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
     Endpoint,
     Fleet,
@@ -34,7 +35,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_replay import Replay
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore_source import Source
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import Server, View, parse_server
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
+    Server,
+    View,
+    parse_info,
+    parse_server,
+    parse_spaces,
+)
 
 FOLDER = "restore"
 KEEP_SECONDS = 0.5
@@ -123,7 +130,7 @@ class _Grounds:
 
     def keep(self, state: State) -> State:
         """Write down how far it is."""
-        os.makedirs(os.path.dirname(self._path), mode=0o750, exist_ok=True)
+        make_folders(os.path.dirname(self._path), 0o750)
         replace_file(self._path, json.dumps(restore.dump_state(state), indent=1) + "\n", mode=0o600)
         return state
 
@@ -163,6 +170,20 @@ class _Grounds:
             return
         for shard in restore.shards_of(found.manifest):
             Source(found.path, shard, found.manifest.kind, self.options, self.wish.program).stop()
+
+    def _require_databases(self, folder: str, shards: tuple[Shard, ...], view: View) -> None:
+        """Refuse a cluster that lacks a database of the backup."""
+        with open(os.path.join(folder, backup.SERVERS_FILE), encoding="utf-8") as file:
+            needed = restore.needed_databases(shards, json.load(file))
+        where = {node.endpoint: Endpoint(node.address, node.port) for node in view.primaries}
+        told = self.fleet.all(where.values(), "CONFIG", "GET", databases.SETTING)
+        limits = {name: databases.limit(told[endpoint]) for name, endpoint in where.items()}
+        problem = restore.databases_problem(needed, limits)
+        if problem:
+            raise Refusal(
+                problem,
+                f"Nothing was changed. Set {databases.SETTING} in valkey_settings, or restore into another cluster",
+            )
 
     def _require_memory(self, shards: tuple[Shard, ...], view: View, servers: Mapping[str, Server]) -> None:
         """Refuse data that is more than the cluster may hold, or a shard that is more than this host can load."""
@@ -225,6 +246,7 @@ class Restoring(_Grounds):
         )
         if problem:
             raise Refusal(problem, "Nothing was changed. Restore into servers that are not older")
+        self._require_databases(found.path, restore.shards_of(found.manifest), view)
         if going_on and last is not None:
             return last, found.manifest, view
         self._require_memory(restore.shards_of(found.manifest), view, servers)
@@ -278,7 +300,8 @@ class Restoring(_Grounds):
         """Compare the number of keys without an end with what was read. Raises Refusal where keys are missing."""
         view = self.look()
         found = self.fleet.all([Endpoint(node.address, node.port) for node in view.primaries], "INFO", "keyspace")
-        lasting = sum(keys - ends for text in found.values() for keys, ends in restore_source.spaces(text).values())
+        spaces = [space for text in found.values() for space in parse_spaces(parse_info(text)).values()]
+        lasting = sum(space.keys - space.ends for space in spaces)
         lost = restore.lost_keys(state, lasting)
         if lost:
             raise Refusal(

@@ -10,9 +10,9 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
@@ -24,7 +24,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connec
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving.restore import Shard
-from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import parse_info
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topology import (
+    Space,
+    parse_info,
+    parse_spaces,
+)
 
 RUN_DIR = "/run/holdfast"
 SERVER = "valkey-server"
@@ -141,13 +145,14 @@ class Source:
                 return False
             time.sleep(POLL)
 
-    def loaded(self, client: Client) -> tuple[int, int, dict[int, tuple[int, int]]]:
-        """Return how many keys were loaded and left out as expired, and by database how many there are and how many have an end."""
+    def loaded(self, client: Client) -> tuple[int, int, dict[int, Space]]:
+        """Return how many keys were loaded and left out as expired, and the databases that hold them."""
         text = client.call("INFO", "all")
-        info, found = parse_info(text), spaces(text)
+        info = parse_info(text)
+        found = parse_spaces(info)
         if self._kind == backup.RDB:
             return int(info["rdb_last_load_keys_loaded"]), int(info["rdb_last_load_keys_expired"]), found
-        return sum(keys for keys, _ends in found.values()), 0, found
+        return sum(space.keys for space in found.values()), 0, found
 
     def stop(self) -> None:
         """End the server, delete what it had besides the backup."""
@@ -159,7 +164,7 @@ class Source:
     def _prepare(self) -> None:
         """Lay the file where the server looks for it. What it may write to is a copy."""
         shutil.rmtree(self._home, ignore_errors=True)
-        os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
+        make_folders(RUN_DIR)
         os.mkdir(self._home, 0o700)
         file = os.path.join(self._folder, self.shard.file)
         if self._kind == backup.RDB:
@@ -183,7 +188,7 @@ class Source:
             "appendfilename": "appendonly.aof",
             "appenddirname": backup.AOF_FOLDER,
             "auto-aof-rewrite-percentage": "0",
-            "databases": str(DATABASES),
+            "databases": str(max(DATABASES, *(number + 1 for number in self.shard.databases or (0,)))),
             "maxmemory": "0",
             **_tls(self._options),
         }
@@ -199,17 +204,6 @@ class Source:
                 start_new_session=True,
                 cwd="/",
             )
-
-
-def spaces(info: str) -> dict[int, tuple[int, int]]:
-    """Return by database how many keys it has and how many of them have an end, out of INFO."""
-    found = parse_info(info)
-    return {int(name[2:]): _space(value) for name, value in found.items() if re.fullmatch(r"db\d+", name)}
-
-
-def _space(value: str) -> tuple[int, int]:
-    fields: Mapping[str, Any] = dict(item.split("=", 1) for item in value.split(","))
-    return int(fields["keys"]), int(fields["expires"])
 
 
 def _tls(options: Options) -> dict[str, str]:
