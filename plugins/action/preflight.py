@@ -240,7 +240,8 @@ def _message(inventory, verdict):
     """Return the text that an operator reads."""
     accepted = f" {len(verdict.accepted)} accepted by preflight_skip_rules." if verdict.accepted else ""
     if not verdict.problems:
-        return f"Nothing stands against it: {len(inventory.stack)} hosts judged.{accepted}"
+        hosts = f"{len(inventory.stack)} host{'' if len(inventory.stack) == 1 else 's'}"
+        return f"No problems found on {hosts}.{accepted}"
     count = len(verdict.problems)
     head = f"{count} problem{'' if count == 1 else 's'} found; no host was changed.{accepted}"
     return f"{head}\n{judge.render(verdict.problems)}"

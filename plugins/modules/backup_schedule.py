@@ -45,7 +45,7 @@ options:
         choices: [here, primary, replica]
         default: here
       delay:
-        description: Seconds by which each run is put off by chance, at most.
+        description: Longest random delay of each run, in seconds.
         type: int
         default: 300
       persistent:

@@ -55,7 +55,7 @@ class Job:
     """One job.
 
     calendar: when, as systemd.time(7) says it. where: `here`, or only while this host's PostgreSQL is the primary or the replica
-    that Patroni names first. delay: seconds by which a run is put off by chance. persistent: whether a missed run is made up for.
+    that Patroni names first. delay: longest random delay of a run, in seconds. persistent: whether a missed run is made up for.
     nice, io_class, io_priority: how much it yields to others. rate: bytes a second it may write, 0 for any. timeout: seconds
     after which it is ended. wait: seconds it waits for another job of the same resource. options: what its kind understands.
     """

@@ -105,7 +105,9 @@ class _Grounds:
         def look() -> View:
             view, _entry = backup_take.look(fleet, self.wish.nodes)
             if view.unassigned:
-                raise Refusal("slots have no owner", "Repair the cluster, then run again: it goes on where it was")
+                raise Refusal(
+                    "slots have no owner", "Repair the cluster, then run again: the restore continues where it stopped"
+                )
             return view
 
         return look
