@@ -208,9 +208,25 @@ def lines_of(node: ast.ClassDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
+def described(files: Mapping[str, Source]) -> dict[str, str]:
+    """Return the rooms of shared code, each with the first line of its `__init__.py`."""
+    inits = (source for source in files.values() if source.path.name == "__init__.py")
+    return {
+        source.room: (ast.get_docstring(source.tree) or "").partition("\n")[0]
+        for source in inits
+        if source.room.count("/") > 0
+    }
+
+
+def room_table(files: Mapping[str, Source]) -> list[str]:
+    """Return the rows of docs/development.md about the rooms of shared code."""
+    return [f"| `plugins/{room}/` | {text} |" for room, text in sorted(described(files).items())]
+
+
 def main() -> None:
     """Print the tables."""
     files = sources()
+    print("\n".join(room_table(files)) + "\n")
     count = arrows(files)
     rooms = sorted({source.room for source in files.values()})
     print("room | files | lines | imports of other rooms")

@@ -41,6 +41,7 @@ packaging: bootstrap ## Build and install the collection, run its playbooks by n
 
 .PHONY: module
 module: bootstrap ## Test the modules against real servers on this machine
+	@. tools/lib.sh && install_packages zstd=zstd
 	$(PYTEST) tests/module
 
 # Runs are killed so many times for each version and way of moving.
@@ -52,6 +53,20 @@ valkey-kills: bootstrap ## Kill slot moves of Valkey clusters at random moments,
 .PHONY: valkey-minimum
 valkey-minimum: bootstrap ## Count the slots that real rebalances move, ours and those of valkey-cli
 	HOLDFAST_PEER=1 $(PYTEST) -s tests/module/valkey/test_proofs.py -k fewest
+
+# HOLDFAST_WITNESS: a program that reads and writes event stores through Marten and Akka.NET.
+.PHONY: events
+events: bootstrap ## Let the real libraries judge exported and imported event stores (HOLDFAST_WITNESS)
+	@. tools/lib.sh && install_packages zstd=zstd
+	PYTHONPATH=tests/module $(PYTEST) tests/witness
+.PHONY: drivers
+drivers: bootstrap ## Run PostgreSQL's drivers on the pools and write docs/drivers.md (packages from Debian, PyPI and npm)
+	@. tools/lib.sh && install_packages go=golang-go npm=npm node=nodejs java=default-jdk-headless ruby=ruby perl=perl php=php-cli \
+		/usr/share/gocode/src/github.com/lib/pq=golang-github-lib-pq-dev /usr/share/gocode/src/github.com/jackc/pgx=golang-github-jackc-pgx-v4-dev \
+		/usr/share/doc/php-pgsql=php-pgsql /usr/share/doc/libdbd-pg-perl=libdbd-pg-perl /usr/share/doc/odbc-postgresql=odbc-postgresql \
+		/usr/share/java/postgresql.jar=libpostgresql-jdbc-java /usr/share/doc/ruby-pg=ruby-pg /usr/share/doc/ruby-activerecord=ruby-activerecord \
+		/usr/share/doc/unixodbc=unixodbc
+	PYTHONPATH=tests:tests/module python -m drivers.report
 
 .PHONY: sanity
 sanity: bootstrap ## Run ansible-test sanity
@@ -76,6 +91,15 @@ switchovers: bootstrap ## Switch the primary of the running lab again and again,
 .PHONY: rotation
 rotation: bootstrap ## Rotate certificates, their authority and passwords of the running lab, under load
 	$(PYTEST) -s molecule/default/journeys/test_rotation.py
+
+# Hosts as people have them; their inventory is that of the journey.
+FOREIGN_LAB = $(TEST_LAB) HOLDFAST_LAB_CONNECTION=ssh
+.PHONY: foreign
+foreign: bootstrap ## Walk through the operator's journeys over SSH as an unprivileged user with the installed collection, on a lab of their own
+	@tools/engine
+	@$(FOREIGN_LAB) $(ANSIBLE_PLAYBOOK) --inventory molecule/default/journeys/foreign molecule/default/create.yml
+	$(FOREIGN_LAB) $(PYTEST) -s -x molecule/default/journeys/test_foreign.py; status=$$?; \
+		$(FOREIGN_LAB) $(ANSIBLE_PLAYBOOK) --inventory molecule/default/journeys/foreign molecule/default/destroy.yml && exit $$status
 
 .PHONY: runbooks
 runbooks: bootstrap ## Do on the running lab what the runbooks say about lost data, members and certificates
@@ -160,7 +184,7 @@ faults-long: bootstrap ## Break the lab by chance, a schedule for each of SEEDS,
 	@PYTHONPATH=tests python -m faults.campaign --seeds $(SEEDS) --output .cache/faults/long $(FAULTS)
 
 .PHONY: bench
-bench: bench-valkey bench-backup bench-failover bench-install ## Run every benchmark and print its tables
+bench: bench-valkey bench-backup bench-pools bench-failover bench-install ## Run every benchmark and print its tables
 
 .PHONY: bench-valkey
 bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli
@@ -169,10 +193,18 @@ bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters ag
 	python tests/bench/valkey_rebalance.py --version 8.1 --from 6 --to 5
 	python tests/bench/valkey_rebalance.py --version 9.1
 
+.PHONY: bench-events
+bench-events: bootstrap ## Measure exports and imports of event stores against pg_dump, pg_restore and Marten's own copy
+	python tests/bench/events.py
+
 .PHONY: bench-backup
 bench-backup: bootstrap ## Measure backups and restores against what people do by hand
 	python tests/bench/backup.py --version 9.1
 	python tests/bench/backup_postgresql.py
+
+.PHONY: bench-pools
+bench-pools: bootstrap ## Measure what keeping clients of a connection apart costs, for each PgBouncer
+	python tests/bench/pools.py
 
 .PHONY: faults-page
 faults-page: bootstrap ## Write docs/benchmarks/faults.md out of the results of bench-failover, faults and faults-long

@@ -20,6 +20,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Probe,
     Problem,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
 
 ROLES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "roles")
 
@@ -100,6 +101,8 @@ def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
         **raw,
         **roles.fixed,
         "hostvars": hostvars,
+        # Nothing is made while the inventory is judged, above all no secret.
+        "ansible_check_mode": True,
         "ansible_facts": {**_facts(seen), **raw.get("ansible_facts", {})},
     }
     templar = template.Templar(loader=loader, variables=scope)
@@ -112,6 +115,7 @@ def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
             # A default may need what only the installation finds out; the operator's own values must be sound now.
             if variable in given:
                 failed[variable] = _first_line(error)
+    folder = values.get("tls_folder") or ""
     return Host(
         name=name,
         groups=frozenset(group for group, names in groups.items() if name in names),
@@ -119,7 +123,25 @@ def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
         given=given,
         failed=failed,
         probe=Probe.from_result(seen) if seen else None,
+        authorities=read_authorities(os.path.join(folder, "ca.crt")) if folder else frozenset(),
+        secrets=read_names(values.get("cluster_secrets_dir") or ""),
     )
+
+
+def read_authorities(path):
+    """Return the digests of the certificates in a file, none where there is no file."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return frozenset(digests(stream.read()))
+    except FileNotFoundError:
+        return frozenset()
+
+
+def read_names(folder):
+    """Return the names of the files in a folder, none where there is no folder."""
+    if not folder or not os.path.isdir(folder):
+        return frozenset()
+    return frozenset(entry.name for entry in os.scandir(folder) if entry.is_file())
 
 
 class RoleFiles:
@@ -136,12 +158,20 @@ class RoleFiles:
             self.fixed.update(self._load(role, "vars/main.yml", "vars/main/*.yml"))
         self.collection = Collection(
             platforms=_plain(self.fixed.get("cluster_platforms", {})),
-            ports=_plain(self.fixed.get("cluster_ports", {})),
+            ports=self._ports(),
             timings=_plain(self.fixed.get("cluster_timings", {})),
             options=variables.merge_specs(specs),
             roles=frozenset(specs),
             fixed=frozenset(self.fixed),
         )
+
+    def _ports(self):
+        """Return every port by its name as it is where the operator set none."""
+        variable = "cluster_port_"
+        chosen = {
+            name.removeprefix(variable): port for name, port in self.defaults.items() if name.startswith(variable)
+        }
+        return {**_plain(self.fixed.get("cluster_ports", {})), **chosen}
 
     def _load(self, role, *patterns):
         """Return the merged content of a role's files."""
@@ -210,7 +240,8 @@ def _message(inventory, verdict):
     """Return the text that an operator reads."""
     accepted = f" {len(verdict.accepted)} accepted by preflight_skip_rules." if verdict.accepted else ""
     if not verdict.problems:
-        return f"Nothing stands against it: {len(inventory.stack)} hosts judged.{accepted}"
+        hosts = f"{len(inventory.stack)} host{'' if len(inventory.stack) == 1 else 's'}"
+        return f"No problems found on {hosts}.{accepted}"
     count = len(verdict.problems)
     head = f"{count} problem{'' if count == 1 else 's'} found; no host was changed.{accepted}"
     return f"{head}\n{judge.render(verdict.problems)}"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.holdfast.persistence.plugins.module_utils.findings import FAIL_ON, at_least, to_dict, worst
 from ansible_collections.holdfast.persistence.plugins.module_utils.status import model, render, verdict
+from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
 
 DISPLAY = Display()
 ANSWERS = ("host", "haproxy", "pgbouncer", *model.ENGINES)
@@ -36,6 +38,7 @@ class ActionModule(ActionBase):
             engines=options["engines"],
             answers=options["answers"],
             declared=options["declared"],
+            authorities=read_authorities(options["authority"]),
         )
         if options["view"] == "status":
             show(options["format"], seen, render.render(seen))
@@ -60,6 +63,7 @@ def argument_spec():
         "vip": {"type": "str", "default": ""},
         "addresses": {"type": "dict", "required": True},
         "declared": {"type": "dict", "default": {}},
+        "authority": {"type": "path", "default": ""},
         "engines": {"type": "list", "elements": "str", "choices": list(model.ENGINES), "required": True},
         "answers": {
             "type": "dict",
@@ -78,6 +82,14 @@ def argument_spec():
         "certificate_days_critical": {"type": "int", "default": 7},
         "fail_on": {"type": "str", "choices": list(FAIL_ON), "default": "critical"},
     }
+
+
+def read_authorities(path):
+    """Return the digests of the authorities in the controller's file, none where there is no file."""
+    if not path or not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as stream:
+        return digests(stream.read())
 
 
 def judge(seen, options):

@@ -54,12 +54,23 @@ def to_wish(organization: str, element: dict) -> Wish:
     return Wish(organization, element["common_name"], tuple(element["names"]), tuple(element["usages"]))
 
 
-def collect(params: dict, check_mode: bool, now: datetime.datetime) -> Outcome:
-    """Return the host's certificates, issued where needed. Raises Refusals and OSError."""
+def collect(params: dict, check_mode: bool, now: datetime.datetime, new_authority: bool = False) -> Outcome:
+    """Return the host's certificates, issued where needed.
+
+    Parameters: new_authority, whether one may be made where the folder has none.
+    Raises Refusals and OSError.
+    """
     organization = params["organization"]
     wishes = {element["service"]: to_wish(organization, element) for element in params["certificates"]}
     if params["provider"] == "own":
         return foreign(params["folder"], params["host"], wishes, now)
+    if not check_mode and not new_authority and not os.path.exists(os.path.join(params["folder"], "ca.crt")):
+        raise Refusals(
+            [
+                f"{os.path.join(params['folder'], 'ca.crt')} is missing, and only site.yml makes an authority, after a look at the "
+                "hosts: bring the folder from the controller that has it; for a new cluster run site.yml"
+            ]
+        )
     terms = Terms(organization, now, params["days"], params["renew_days"], params["ca_days"])
     clients = {name: Wish(organization, name, (), ("client",)) for name in params["clients"]}
     return Store(params["folder"], terms, check_mode).provide(params["host"], wishes, clients)
@@ -97,7 +108,9 @@ class ActionModule(ActionBase):
         _checked, params = self.validate_argument_spec(ARGUMENTS)
         now = datetime.datetime.now(datetime.UTC)
         try:
-            outcome = collect(params, self._task.check_mode, now)
+            # As secrets are: only in a run in which preflight has looked at the hosts.
+            judged = "__preflight_verdict" in (task_vars or {})
+            outcome = collect(params, self._task.check_mode, now, judged)
         except Refusals as error:
             # Without its cause, whose text Ansible would append and so tell everything twice.
             raise AnsibleActionFail("certificates: " + "\n".join(error.problems)) from None

@@ -12,6 +12,9 @@ version_added: 0.1.0
 author: The holdfast.persistence authors (@holdfast)
 description:
   - Returns the content of the file O(_terms) in O(dir). Where the file is missing it is made first, of mode 0600.
+  - It is made only in a run in which the role P(holdfast.persistence.preflight#role) has looked at the hosts, as in C(site.yml), and has
+    found no cluster that uses another one; any other run fails.
+  - In check mode nothing is made; a missing secret is a text of the same length.
   - Where the folder is missing it is made too, of mode 0700 and with a C(.gitignore) that covers all of it.
   - Several processes may ask at once, all get the same secret. A killed run leaves either no file or a whole one.
 options:
@@ -51,18 +54,28 @@ from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
 ALPHABET = string.ascii_letters + string.digits
+# What check mode takes for a secret that only a real run makes.
+PLACEHOLDER = "MadeByTheFirstRealRun"
 
 
-def read_or_make(folder: str, name: str, length: int) -> str:
+def read_or_make(folder: str, name: str, length: int, *, check_mode: bool = False, may_make: bool = True) -> str:
     """Return the secret `name` of `folder`, made of `length` random characters if it does not exist.
 
-    Raises ValueError when the name is no plain file name, and when the file is there but empty:
-    a truncated secret is never replaced silently.
+    Parameters: check_mode, true to make nothing and return a text of that length; may_make, false to refuse instead.
+    Raises ValueError when the name is no plain file name, when the file is there but empty (a truncated secret is never
+    replaced silently), and when it is missing and may not be made.
     """
     if name != os.path.basename(name) or name.startswith(".") or not name:
         raise ValueError(f"{name!r} is not the name of a secret: give a file name without a folder and a leading dot")
     path = os.path.join(folder, name)
     if not os.path.exists(path):
+        if check_mode:
+            return (PLACEHOLDER * length)[:length]
+        if not may_make:
+            raise ValueError(
+                f"the file {path} is missing, and only site.yml makes secrets, after a look at the hosts: bring the folder "
+                f"from the controller that has it; for a new cluster run site.yml"
+            )
         _make_folder(folder)
         _write_once(path, "".join(secrets.choice(ALPHABET) for _position in range(length)))
     with open(path, encoding="utf-8") as stream:
@@ -97,7 +110,9 @@ class LookupModule(LookupBase):
 
     def run(self, terms, variables=None, **kwargs):
         self.set_options(var_options=variables, direct=kwargs)
+        known = variables or {}
+        how = {"check_mode": known.get("ansible_check_mode", False), "may_make": "__preflight_verdict" in known}
         try:
-            return [read_or_make(self.get_option("dir"), term, self.get_option("length")) for term in terms]
+            return [read_or_make(self.get_option("dir"), term, self.get_option("length"), **how) for term in terms]
         except (OSError, ValueError) as error:
             raise AnsibleError(f"secret: {error}") from error

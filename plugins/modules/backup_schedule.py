@@ -31,7 +31,7 @@ options:
       kind:
         description: What it does.
         type: str
-        choices: [pgbackrest, logical, valkey, prune, upload, drill, metrics]
+        choices: [pgbackrest, logical, valkey, events, prune, upload, drill, metrics]
         required: true
       calendar:
         description: When it runs, as systemd.time(7) says it, for example V(Sun 01:30).
@@ -45,7 +45,7 @@ options:
         choices: [here, primary, replica]
         default: here
       delay:
-        description: Seconds by which each run is put off by chance, at most.
+        description: Longest random delay of each run, in seconds.
         type: int
         default: 300
       persistent:
@@ -145,7 +145,11 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import collect, jobs
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import (
+    make_folders,
+    read_text,
+    replace_file,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.programs.layout import path_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
@@ -221,7 +225,7 @@ def act(module: AnsibleModule, wishes: dict[str, str], removed: list[str], start
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"/var/lib/systemd/timers/stamp-{timer}")
     for path, text in wishes.items():
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folders(os.path.dirname(path))
         if read_text(path) != text:
             replace_file(path, text, mode=0o644)
     systemctl(module, "daemon-reload")

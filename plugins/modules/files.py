@@ -94,7 +94,7 @@ import pwd
 from collections.abc import Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.disk import read
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import (
     Difference,
@@ -136,7 +136,7 @@ def write(wish: FileWish, difference: Difference, judge: Callable[[str], None]) 
     if difference.blocker:
         raise Refusal(f"{wish.path}: {difference.blocker}", "Move it away and run again")
     user, group = ids(wish)
-    os.makedirs(os.path.dirname(wish.path), mode=0o755, exist_ok=True)
+    make_folders(os.path.dirname(wish.path))
     if wish.content is None:
         _make_folder(wish, user, group)
     elif difference.rewrite:

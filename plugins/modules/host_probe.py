@@ -56,6 +56,10 @@ options:
     description: Folder of the services' configurations.
     type: path
     default: /etc
+  tls_dir:
+    description: Folder of the host's certificates.
+    type: path
+    default: /etc/ssl/holdfast
 seealso:
   - module: holdfast.persistence.preflight
 """
@@ -170,6 +174,17 @@ patroni:
     scope: holdfast
     data_dir: /var/lib/postgresql/17/holdfast
     real_dir: /var/lib/postgresql/17/holdfast
+authorities:
+  description: SHA-256 digests of the certificates of authorities that the host trusts, of C(ca.crt) in O(tls_dir).
+  type: list
+  elements: str
+  returned: always
+secrets:
+  description: Names of the secrets with which C(site.yml) has set the cluster up, without their values.
+  type: list
+  elements: str
+  returned: always
+  sample: [etcd_patroni, etcd_root]
 """
 
 import ctypes
@@ -181,6 +196,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import parse
+from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
 
 _MIB = 1024 * 1024
 
@@ -403,6 +419,8 @@ def probe(parameters):
         "etcd_dirs": etcd_dirs(parameters["etcd_root"], parameters["etcd_data_dirs"], parameters["etc"]),
         "valkey_dirs": valkey_dirs(parameters["valkey_root"], parameters["etc"]),
         "patroni": patroni(parameters["etc"]),
+        "authorities": digests(read_text(os.path.join(parameters["tls_dir"], "ca.crt"))),
+        "secrets": read_text(os.path.join(parameters["etc"], "holdfast/secrets")).split(),
     }
 
 
@@ -422,6 +440,7 @@ def main():
             "etcd_data_dirs": {"type": "list", "elements": "path", "default": []},
             "valkey_root": {"type": "path", "default": "/var/lib/valkey"},
             "etc": {"type": "path", "default": "/etc"},
+            "tls_dir": {"type": "path", "default": "/etc/ssl/holdfast"},
         },
         supports_check_mode=True,
     )

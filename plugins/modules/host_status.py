@@ -20,6 +20,10 @@ options:
     type: list
     elements: str
     default: []
+  held:
+    description: Whether it is looked at who may restart the O(units).
+    type: bool
+    default: false
   certificates:
     description: Folder whose files C(*.crt) and C(*.pem) are certificates. Empty where it does not exist.
     type: path
@@ -61,6 +65,17 @@ certificates:
   returned: success
   sample:
     - {file: postgresql.pem, days_left: 364}
+restarted_by:
+  description: What restarts some of O(units) by itself, after an upgrade of packages. Empty unless O(held).
+  type: list
+  elements: str
+  returned: success
+  sample: ["packages, patroni.service"]
+authorities:
+  description: SHA-256 digests of the certificates in C(ca.crt) of O(certificates).
+  type: list
+  elements: str
+  returned: success
 """
 
 import os
@@ -73,7 +88,12 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.status.host i
     parse_units,
     split_certificates,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
 
+POLICY = "/usr/sbin/policy-rc.d"
+# Answer of the policy that forbids what it was asked for (invoke-rc.d(8)).
+FORBIDDEN = 101
+NEEDRESTART, OVERRIDES = "/usr/sbin/needrestart", "/etc/needrestart/conf.d/holdfast.conf"
 PROPERTIES = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp"
 
 
@@ -101,11 +121,35 @@ def soonest(module: AnsibleModule, path: str, now: float) -> int:
     return min(days_left(end, now) for end in ends)
 
 
+def restarters(module: AnsibleModule, units: list[str]) -> list[str]:
+    """Return what may restart the units by itself."""
+    free = [unit for unit in units if not forbidden(module, unit)]
+    found = [f"packages, {unit}" for unit in free]
+    if os.path.exists(NEEDRESTART) and not os.path.exists(OVERRIDES):
+        found.append("needrestart")
+    return found
+
+
+def forbidden(module: AnsibleModule, unit: str) -> bool:
+    """Return whether the host's policy keeps packages from restarting a unit. None at all allows everything."""
+    return os.access(POLICY, os.X_OK) and module.run_command([POLICY, unit, "restart"])[0] == FORBIDDEN
+
+
+def read_authorities(folder: str) -> list[str]:
+    """Return the digests of the authorities that the host trusts; none without a file."""
+    path = os.path.join(folder, "ca.crt")
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as stream:
+        return digests(stream.read())
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "str", "default": []},
+            "held": {"type": "bool", "default": False},
             "certificates": {"type": "path", "default": "/etc/ssl/holdfast"},
         },
         supports_check_mode=True,
@@ -116,6 +160,8 @@ def main() -> None:
         units=parse_units(run(module, "systemctl", "show", f"--property={PROPERTIES}", *units)) if units else [],
         addresses=parse_addresses(run(module, "ip", "-json", "address", "show")),
         certificates=read_certificates(module, module.params["certificates"]),
+        restarted_by=restarters(module, units) if module.params["held"] else [],
+        authorities=read_authorities(module.params["certificates"]),
     )
 
 

@@ -16,7 +16,7 @@ description:
   - Compares the running values with the wished ones and writes those that differ.
   - A machine that does not let a setting be changed from the inside (containers) is not an error. All such settings
     are named in RV(skipped_settings) and in one warning. A value that the kernel rejects is an error.
-  - It changes the running kernel only; what is set at boot stands in C(/etc/sysctl.d) and C(/etc/tmpfiles.d).
+  - It changes the running kernel only; C(/etc/sysctl.d) and C(/etc/tmpfiles.d) hold what is set at boot.
 options:
   settings:
     description: Values by sysctl name (V(vm.swappiness)) or by absolute path below C(/sys).

@@ -36,7 +36,7 @@ options:
         it would refuse are refused before anything is sent. Not checked where not given, or where the server does not answer.
     type: path
   login_user:
-    description: Superuser of that server, whom it takes the system user for.
+    description: Superuser of that server, as which it accepts the system user.
     type: str
     default: postgres
   extension_prefixes:

@@ -90,7 +90,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Let the best standby lead
+- name: Switch to the best standby
   holdfast.persistence.patroni_switchover:
     url: https://192.0.2.11:8008
     ca_cert: /etc/ssl/holdfast/ca.crt

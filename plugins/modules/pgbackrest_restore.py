@@ -15,7 +15,7 @@ author:
 description:
   - Each call does one step of C(restore_postgresql.yml). A step that is done already does nothing, so that an interrupted restore goes
     on where it stopped.
-  - How far a restore is stands in O(state_file) on the host that is restored.
+  - O(state_file) on the restored host records the restore's progress.
   - Steps on one host wait for each other, so that a step that goes on after its run was killed meets no second one.
   - Nothing is deleted but by O(step=cleanup). The old data directory is kept beside the new one as C(<data_dir>.before-<id>).
 options:

@@ -51,7 +51,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Have the stanza
+- name: Create the stanza
   holdfast.persistence.pgbackrest_stanza:
     stanza: lab
     repositories: [1]

@@ -20,6 +20,8 @@ description:
     tells HAProxy at once. So a switchover needs no controller between pause and resume.
   - V(armed) starts the unit without a pause. It waits up to O(arm) seconds for somebody to pause, such as
     M(holdfast.persistence.patroni_switchover), which does so on all balancers at once, and from then on holds the pause like its own.
+  - A pause ends the clients of pools in session mode, once all transactions of the others have ended. Who connects again waits with
+    the others.
   - A pause that is not reached within O(pause_timeout) is taken back and is an error that names the pools at work. A pause belongs to who
     made it, so pausing what is paused already is an error too.
   - Needs the program that the role C(pgbouncer) installs, and to run as root. What PgBouncer has to tell is read by
@@ -29,10 +31,19 @@ options:
     description:
       - V(paused) and V(resumed) are for all pools of the host.
       - V(reconnected) closes each connection to PostgreSQL when it is released, so that the next ones go where HAProxy sends
-        them now. It always reports a change.
+        them now, and have the settings and plans of now. No client sees an error. It always reports a change where there are connections.
+        Pools in session mode are left alone.
     type: str
     choices: [paused, armed, resumed, reconnected]
     required: true
+  database:
+    description: With V(state=reconnected), the database in PostgreSQL whose connections are renewed, under all its names. All where empty.
+    type: str
+    default: ""
+  wait:
+    description: With V(state=reconnected), how long to wait until the last of them is renewed, in seconds.
+    type: float
+    default: 30
   pause_timeout:
     description: How long transactions may last until the pause is given up, in seconds.
     type: float
@@ -113,6 +124,12 @@ EXAMPLES = r"""
       client_cert: /etc/ssl/holdfast/haproxy.pem
   become: true
 
+- name: Give the pools of a database new connections, after a migration
+  holdfast.persistence.pgbouncer_pool:
+    state: reconnected
+    database: orderdb
+  become: true
+
 - name: Resume them, whatever became of the pause
   holdfast.persistence.pgbouncer_pool:
     state: resumed
@@ -121,6 +138,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+renewed:
+  description: With V(state=reconnected), the names whose connections were renewed; in check mode, would be.
+  type: list
+  elements: str
+  returned: success
+pending:
+  description: Those of them whose last connection was not renewed in time, as a transaction still goes on; it is when that ends.
+  type: list
+  elements: str
+  returned: success
+known:
+  description: Whether this PgBouncer knows O(database), or none was given.
+  type: bool
+  returned: success
 before:
   description: Whether the pools were V(paused) or V(active).
   type: str
@@ -158,11 +189,14 @@ import uuid
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import (
     connect,
     is_paused,
     predecessors,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pause import quoted
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.renew import known, to_renew
 from ansible_collections.holdfast.persistence.plugins.module_utils.programs.layout import path_of, start_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
@@ -231,7 +265,7 @@ def pause(module: AnsibleModule) -> dict[str, Any]:
         module.fail_json(
             msg=f"{path_of(PROGRAM)} is missing: run playbooks/site.yml (--tags pgbouncer) first. Nothing was changed."
         )
-    os.makedirs(FOLDER, mode=0o755, exist_ok=True)
+    make_folders(FOLDER)
     run = uuid.uuid4().hex
     with open(os.open(CONFIG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
         json.dump(hold_config(params, run), stream)
@@ -274,16 +308,45 @@ def resume(module: AnsibleModule, before: bool, is_held: bool) -> None:
         command(module.params, "RESUME")
 
 
+def renew(params: dict[str, Any], act: bool) -> dict[str, Any]:
+    """Renew connections; return what the module tells of it. Raises Refusal."""
+    with connect(params["socket"], params["user"], params["timeout"]) as console:
+        databases = console.rows("SHOW DATABASES")
+        names = to_renew(databases, console.rows("SHOW POOLS"), params["database"])
+        for name in names if act else ():
+            console.rows(f"RECONNECT {quoted(name)}")
+    return {
+        "renewed": names,
+        "pending": wait_closed(params, names) if act else [],
+        "known": not params["database"] or known(databases, params["database"]),
+    }
+
+
+def wait_closed(params: dict[str, Any], names: list[str]) -> list[str]:
+    """Wait until the old connections are closed; return the names that still have some when the time is over. Raises Refusal."""
+    deadline = time.monotonic() + params["wait"]
+    for place, name in enumerate(names):
+        with connect(params["socket"], params["user"], params["timeout"]) as console:
+            console.limit(max(LOOK_SECONDS, deadline - time.monotonic()))
+            try:
+                console.rows(f"WAIT_CLOSE {quoted(name)}")
+            except Refusal:
+                if time.monotonic() >= deadline:
+                    return names[place:]
+                raise
+    return []
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Read, act, verify; return the result of the module. Raises Refusal."""
     wish, act = module.params["state"], not module.check_mode
     before, is_held = paused(module.params), held(module)
     found: dict[str, Any] = {}
+    told: dict[str, Any] = {"renewed": [], "pending": [], "known": True}
     after = before
     if wish == "reconnected":
-        changed = True
-        if act:
-            command(module.params, "RECONNECT")
+        told = renew(module.params, act)
+        changed = bool(told["renewed"])
     elif wish == "resumed":
         changed, after = before or is_held, False
         if act:
@@ -310,6 +373,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "before": names[before],
         "after": names[after],
         "pause": found,
+        **told,
         "diff": {"before": f"pools {names[before]}\n", "after": f"pools {names[after]}\n"},
     }
 
@@ -319,6 +383,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["paused", "armed", "resumed", "reconnected"], "required": True},
+            "database": {"type": "str", "default": ""},
+            "wait": {"type": "float", "default": 30},
             "pause_timeout": {"type": "float", "default": 5},
             "hold": {"type": "float", "default": 15},
             "arm": {"type": "float", "default": 30},

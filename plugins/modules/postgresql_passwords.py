@@ -17,8 +17,8 @@ description:
     password, so none is in its log.
   - PgBouncer logs in to PostgreSQL by what it learnt from its clients' logins, so a pool whose user has another password now could
     open no connection until a client comes with the new one. Right after the change the module logs in to each such pool itself.
-  - PgBouncers read their file of passwords again at that moment, too. It has to have the new ones already.
-  - Runs on the primary's host, as a system user whom PostgreSQL takes for its superuser.
+  - PgBouncers read their file of passwords again at the same moment. The file must contain the new passwords already.
+  - Runs on the primary's host, as a system user that PostgreSQL accepts as its superuser.
 options:
   users:
     description: Roles that exist, and their passwords.
@@ -83,7 +83,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Have the passwords
+- name: Set the passwords
   holdfast.persistence.postgresql_passwords:
     users:
       - name: app

@@ -15,7 +15,7 @@ author:
 description:
   - Compares names, units, ranges and choices with C(pg_settings) of the server on the host, and fails with every problem.
     Patroni would drop such settings with a line in its journal, or PostgreSQL would not start again.
-  - Runs on a host with a server, as a system user whom PostgreSQL takes for its superuser. It changes nothing.
+  - Runs on a host with a server, as a system user that PostgreSQL accepts as its superuser. It changes nothing.
 options:
   parameters:
     description: Names and values. A null is not judged.

@@ -20,7 +20,7 @@ description:
 options:
   state:
     description:
-      - V(checked) reads and refuses what stands against an adoption.
+      - V(checked) reads, and refuses if something prevents an adoption.
       - V(followable) lets the cluster's hosts follow it. Nothing is restarted.
       - V(stopped) makes a CHECKPOINT, stops it, and keeps it from being started, so that no client writes to it any more.
       - V(started) takes V(stopped) back.
@@ -248,7 +248,7 @@ def look(standalone: Standalone) -> tuple[Server, dict[str, Any]]:
 
 
 def checked(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
-    """Refuse what stands against an adoption."""
+    """Refuse what prevents an adoption."""
     if standalone.adopted and not standalone.listed.is_online:
         state, position = standalone.control()
         if state not in STOPPED_STATES:

@@ -48,6 +48,10 @@ options:
     description: Patroni's timings as the inventory wants them, in seconds.
     type: dict
     default: {}
+  authority:
+    description: File on the controller with the certificates of the cluster's authorities, of which hosts must trust one.
+    type: path
+    default: ""
   engines:
     description: What the inventory has.
     type: list

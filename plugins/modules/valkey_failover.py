@@ -53,7 +53,7 @@ extends_documentation_fragment:
   - holdfast.persistence.valkey.server
 attributes:
   check_mode:
-    description: Says who would take over from whom and what may be lost, and refuses what could not be done.
+    description: Names the replica that would take over, its primary, and what may be lost; refuses what could not be done.
     support: full
   diff_mode:
     description: Shows roles and slots of the two nodes before and after.

@@ -14,11 +14,11 @@ author:
   - The holdfast.persistence authors (@holdfast)
 description:
   - Restores a backup of M(holdfast.persistence.valkey_backup) into a running cluster. The number of shards need not be that
-    of the backup; each key goes to whom its slot belongs.
+    of the backup; each key goes to the owner of its slot.
   - The files are loaded into servers of their own on this host, reachable through a Unix socket by root only, and these send
     the keys, with the time they have left. Functions come along. Users and settings do not, they are the inventory's.
-  - At the end the number of keys is compared, and keys by chance are compared by content and expiry.
-  - It may end anywhere, also killed. What was done is kept beside the backups; the next run goes on there, or goes back.
+  - At the end the number of keys is compared, and a random sample of keys is compared by content and expiry.
+  - It may be interrupted or killed at any point. Its progress is kept beside the backups; the next run continues from there, or goes back.
   - Before anything changes the backup's files are read and compared with their SHA-256, versions, memory, and that all slots
     are there.
 options:
@@ -235,7 +235,7 @@ def main() -> None:
     except (Refusal, ValkeyError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error}. Run again: the restore goes on where it was")
+        module.fail_json(msg=f"{error}. Run again: the restore continues where it stopped")
     module.exit_json(**result)
 
 

@@ -16,8 +16,8 @@ description:
   - Moves slots with their keys between the primaries of a running cluster, the fewest that fulfil what is asked for.
   - Membership, roles and replicas stay as they are; M(holdfast.persistence.valkey_cluster) changes those, by a
     declaration of the whole cluster, and moves slots back to what is declared there.
-  - Slots that an interrupted run or another tool left open are finished first. Slots that nobody owns are given to whom has their
-    keys, or shared out where nobody has any.
+  - Slots that an interrupted run or another tool left open are finished first. Slots without an owner go to the node that holds their
+    keys, or are shared out if no node holds any.
   - A run that was interrupted at any point is finished by the next one.
   - Nodes are named by node id, by C(address:port), or as O(names) says.
 options:

@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 # What a test needs to know of the inventory, as Ansible itself templates it.
 QUESTION = {
-    "container": "{{ ansible_host }}",
+    "container": "{{ lab_container }}",
     "address": "{{ cluster_address }}",
     "vip": "{{ cluster_vip }}",
     "name": "{{ cluster_name }}",

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from testinfra.host import Host
 
-from .conftest import ROOT, TLS, Lab
+from .conftest import ROOT, TLS, Lab, patroni_leader
 
 SERVICES = [
     "etcd.service",
@@ -137,3 +137,13 @@ def test_git_ignores_what_the_lab_keeps(lab: Lab) -> None:
 def test_time_is_kept(host: Host) -> None:
     # In a container the kernel's clock is not ours: the unit's own condition keeps it from running there.
     assert host.service("chrony.service").is_enabled
+
+
+def test_packages_restart_nothing(lab: Lab) -> None:
+    leader = lab.hosts[patroni_leader(lab)]
+    command = f"systemctl show --property=Id,InvocationID {' '.join(SERVICES)}"
+    before = leader.check_output(command)
+    leader.check_output(
+        "apt-get install --reinstall --yes patroni etcd-server haproxy pgbouncer keepalived valkey-server"
+    )
+    assert leader.check_output(command) == before

@@ -1,1 +1,1 @@
-"""Packages: where they come from, which version is wanted."""
+"""Packages: where they come from and which version is wanted."""

@@ -1,1 +1,1 @@
-"""Backups of every engine: what was made, what is proved, what is kept, when the next is due."""
+"""Backups of every engine: what was made, what is proven, what is kept, and when the next one is due."""

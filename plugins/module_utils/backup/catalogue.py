@@ -126,9 +126,10 @@ def from_manifest(
 
 
 def series_of(manifest: Manifest) -> str:
-    """Return what a backup supersedes older ones of: those of the same engine, kind and, for a dump, database."""
-    database = manifest.extras.get("database")
-    return "/".join([manifest.engine, manifest.kind, *([database] if isinstance(database, str) and database else [])])
+    """Return what a backup supersedes older ones of: those of the same engine, kind and, for a dump, database, for an archive name."""
+    database, archive = manifest.extras.get("database"), manifest.extras.get("archive")
+    named = [database, archive.get("name") if isinstance(archive, dict) else None]
+    return "/".join([manifest.engine, manifest.kind, *(text for text in named if isinstance(text, str) and text)])
 
 
 def broken(engine: str, label: str, repository: str, location: str, *, moment: float, problem: str) -> Entry:

@@ -29,7 +29,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
 
 LOCAL = "local"
 TIMER_SECONDS = 15
-# A run may begin this much after its time: the delay by chance of a job, and one that waits for another one.
+# A run may begin this much after its time: the random delay of a job, and one that waits for another one.
 LATE_SECONDS = 2 * 3600.0
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.cluster import Cluster, Member, parse_cluster
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
@@ -129,7 +129,7 @@ def run(
 @contextlib.contextmanager
 def lock(name: str, seconds: float, who: str, shared: bool = False) -> Iterator[None]:
     """Hold a lock of this host in the block; the kernel lets it go with the process. Raises Refusal after seconds."""
-    os.makedirs(LOCKS, mode=0o755, exist_ok=True)
+    make_folders(LOCKS)
     path = os.path.join(LOCKS, f"{name}.lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -202,7 +202,7 @@ def reason_to_skip(cluster: Cluster, member: str, where: str) -> str:
 def require_space(path: str, needed: int, why: str) -> None:
     """Raise Refusal where a folder can't be written or has less room than needed, in bytes."""
     try:
-        os.makedirs(path, mode=0o750, exist_ok=True)
+        make_folders(path, 0o750)
         probe = os.path.join(path, f".write-{os.getpid()}")
         with open(probe, "wb") as file:
             file.write(b"x" * 4096)
@@ -230,7 +230,7 @@ def state_path(context: Context, name: str) -> str:
 
 def write_state(context: Context, name: str, content: Mapping[str, Any]) -> None:
     """Write a job's state so that a reader sees the old or the new one, whole."""
-    os.makedirs(context.state_dir, mode=0o755, exist_ok=True)
+    make_folders(context.state_dir)
     text = json.dumps({"host": socket.gethostname(), **content}, indent=1)
     replace_file(state_path(context, name), f"{text}\n", mode=0o644)
 

@@ -16,7 +16,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.proofs
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # What a host's configuration calls what an engine's drill needs.
-SECTIONS = {"postgresql": "pgbackrest", "valkey": "valkey"}
+SECTIONS = {"postgresql": "pgbackrest", "valkey": "valkey", "events": "postgresql"}
 
 
 @dataclass(frozen=True)

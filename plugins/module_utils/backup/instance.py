@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import context as contexts
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 USER = "postgres"
@@ -122,7 +123,7 @@ def restored(
     data_dir = os.path.join(folder, "data")
     # A folder of this name is what a killed run left: its server is ended, its data belongs to nobody.
     _remove(folder, data_dir, bin_dir)
-    os.makedirs(parent, mode=0o755, exist_ok=True)
+    make_folders(parent)
     for path in (folder, data_dir):
         os.mkdir(path, 0o700)
         os.chown(path, owner.pw_uid, owner.pw_gid)

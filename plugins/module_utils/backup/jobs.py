@@ -15,7 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
 PREFIX = "holdfast-backup-"
 UNIT_DIR = "/etc/systemd/system"
 MARK = "# Written by Ansible (holdfast.persistence.backup)."
-KINDS = ("pgbackrest", "logical", "valkey", "prune", "upload", "drill", "metrics")
+KINDS = ("pgbackrest", "logical", "valkey", "events", "prune", "upload", "drill", "metrics")
 PLACES = ("here", "primary", "replica")
 IO_CLASSES = ("best-effort", "idle", "realtime", "none")
 SECTIONS = ("full", "schema", "data", "globals")
@@ -24,9 +24,23 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "pgbackrest": {"type": ("full", "diff", "incr"), "repositories": list},
     "logical": {"sections": SECTIONS, "databases": list, "parallel": int, "source": ("replica", "primary")},
     "valkey": {"type": ("rdb", "aof"), "source": ("auto", "primary", "replica")},
-    "drill": {"engines": ("postgresql", "valkey"), "probes": dict},
-    "prune": {"engines": ("logical", "valkey")},
-    "upload": {"engines": ("logical", "valkey"), "targets": list},
+    "events": {
+        "kind": ("marten", "akka"),
+        "database": str,
+        "schema": str,
+        "snapshot_schema": str,
+        "mapping": ("default", "postgresql"),
+        "archive": str,
+        "days": int,
+        "tenants": list,
+        "types": list,
+        "carry": list,
+        "parallel": int,
+        "source": ("replica", "primary"),
+    },
+    "drill": {"engines": ("postgresql", "valkey", "events"), "probes": dict},
+    "prune": {"engines": ("logical", "valkey", "events")},
+    "upload": {"engines": ("logical", "valkey", "events"), "targets": list},
     "metrics": {},
 }
 _LISTS = {("logical", "sections"), ("drill", "engines"), ("prune", "engines"), ("upload", "engines")}
@@ -41,7 +55,7 @@ class Job:
     """One job.
 
     calendar: when, as systemd.time(7) says it. where: `here`, or only while this host's PostgreSQL is the primary or the replica
-    that Patroni names first. delay: seconds by which a run is put off by chance. persistent: whether a missed run is made up for.
+    that Patroni names first. delay: longest random delay of a run, in seconds. persistent: whether a missed run is made up for.
     nice, io_class, io_priority: how much it yields to others. rate: bytes a second it may write, 0 for any. timeout: seconds
     after which it is ended. wait: seconds it waits for another job of the same resource. options: what its kind understands.
     """
@@ -145,6 +159,8 @@ def _options(where: str, kind: str, options: object) -> dict[str, Any]:
         raise Refusal(
             f"{where}: options {', '.join(unknown)} are unknown to {kind}; allowed are {', '.join(allowed) or 'none'}"
         )
+    if kind == "events" and "database" not in options:
+        raise Refusal(f"{where}: options need database: the one that holds the event store")
     if kind == "pgbackrest" and "type" not in options:
         raise Refusal(f"{where}: options need type: full, diff or incr")
     for key, value in options.items():
@@ -162,6 +178,9 @@ def _option(where: str, value: object, wanted: Any, many: bool) -> None:
     elif wanted is dict:
         if not isinstance(value, list) or not all(isinstance(item, Mapping) and item.get("query") for item in value):
             raise Refusal(f"{where} is {value!r}; allowed is a list of dictionaries, each with a query")
+    elif wanted is str:
+        if not isinstance(value, str) or not value:
+            raise Refusal(f"{where} is {value!r}; allowed is a text")
     elif wanted is int:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
             raise Refusal(f"{where} is {value!r}; allowed is a whole number from 1 to 64")

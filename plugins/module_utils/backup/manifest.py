@@ -19,7 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
 FORMAT = 1
 FILE_NAME = "manifest.json"
 PARTIAL = ".partial"
-ENGINES = ("logical", "valkey")
+ENGINES = ("logical", "valkey", "events")
 
 _LABEL = re.compile(r"^(\d{8}T\d{6}Z)(-[a-z0-9][a-z0-9_-]*)?$")
 _STAMP = "%Y%m%dT%H%M%SZ"

@@ -24,6 +24,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LIST_SECONDS = 300
@@ -164,7 +165,7 @@ class Target:
         if os.path.exists(final):
             raise Refusal(f"{final} is there already")
         partial = final + manifests.PARTIAL
-        os.makedirs(partial, mode=0o750, exist_ok=True)
+        make_folders(partial, 0o750)
         self.rclone("copy", "--checksum", self.path(engine, label), partial)
         found = store.look_at(partial, engine, label, deep=True)
         if found.problems:

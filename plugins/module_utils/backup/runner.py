@@ -14,13 +14,19 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 # The code of each kind, which raises Refusal.
 Engines = Mapping[str, Callable[[Context, Job], Result]]
 # What no two jobs use at a time. A drill reads the stores, and nothing may be deleted meanwhile.
-RESOURCES = {"pgbackrest": ["postgresql"], "logical": ["logical"], "valkey": ["valkey"], "drill": ["drill"]}
+RESOURCES = {
+    "pgbackrest": ["postgresql"],
+    "logical": ["logical"],
+    "valkey": ["valkey"],
+    "events": ["events"],
+    "drill": ["drill"],
+}
 STORE = "store"
 READS_STORE = frozenset({"drill", "upload"})
 
@@ -150,7 +156,7 @@ def _metrics(context: Context, _job: Job) -> Result:
     path = context.config.get("metrics_file")
     if not path:
         return Result("no metrics file is declared", {}, skipped=True)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_folders(os.path.dirname(path))
     replace_file(path, collect.metrics(context, collect.collect(context), collect.jobs(context)), mode=0o644)
     return Result(f"wrote {path}", {})
 

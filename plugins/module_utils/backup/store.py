@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import manifest as manifests
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import proofs
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import File, Manifest
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file, sync
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file, sync
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 DELETIONS = "deletions.jsonl"
@@ -35,8 +35,9 @@ class Found:
 def begin(backup_dir: str, engine: str, label: str) -> str:
     """Make the folder of a backup that is about to be made; return its path, which ends in `.partial`."""
     path = os.path.join(backup_dir, engine, label + manifests.PARTIAL)
-    os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
-    os.mkdir(path, mode=0o750)
+    make_folders(os.path.dirname(path), 0o750)
+    os.mkdir(path)
+    os.chmod(path, 0o750)
     return path
 
 
@@ -162,7 +163,7 @@ def record(backup_dir: str, event: dict[str, str]) -> None:
 def write_proof(backup_dir: str, proof: proofs.Proof) -> str:
     """Write a proof; return its path."""
     folder = os.path.join(backup_dir, proofs.FOLDER, proof.engine)
-    os.makedirs(folder, mode=0o750, exist_ok=True)
+    make_folders(folder, 0o750)
     path = os.path.join(folder, f"{proof.label}.json")
     replace_file(path, proofs.dump(proof), mode=0o640)
     return path

@@ -1,1 +1,1 @@
-"""Files on a host: what differs from the wish, and how one is replaced whole."""
+"""Files on a host: what differs from the wish, and how a file is replaced as a whole."""

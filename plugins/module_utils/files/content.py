@@ -51,3 +51,13 @@ def sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folders(path: str, mode: int = 0o755) -> None:
+    """Make a folder and its missing parents, all of that mode whatever the umask is. Raises OSError."""
+    if os.path.isdir(path):
+        return
+    make_folders(os.path.dirname(path) or ".", mode)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+        os.chmod(path, mode)

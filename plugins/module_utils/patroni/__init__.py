@@ -1,1 +1,1 @@
-"""Patroni's cluster: its state, configuration and switchover, and what programs beside it decide."""
+"""Patroni's cluster: its state, configuration and switchover, and what the programs beside it decide."""

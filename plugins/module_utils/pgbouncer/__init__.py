@@ -1,1 +1,1 @@
-"""PgBouncer: its console and pools, here and on other hosts."""
+"""PgBouncer: its console and pools, on this host and on others."""

@@ -88,6 +88,10 @@ class Console:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._socket.close()
 
+    def limit(self, seconds: float) -> None:
+        """Wait no longer than that for each answer from now on."""
+        self._socket.settimeout(seconds)
+
     def rows(self, statement: str) -> list[dict[str, str | None]]:
         """Run a statement such as SHOW POOLS and return its rows as dicts of text. Raises Refusal."""
         try:

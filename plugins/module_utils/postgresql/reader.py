@@ -93,7 +93,7 @@ def find_driver() -> Any:
 def read_settings(socket: str, user: str) -> dict[str, Setting] | None:
     """Return the settings of this host's server, None where there is none that answers.
 
-    Parameters: socket, the folder of its socket; user, whom the server takes the system user for.
+    Parameters: socket, the folder of its socket; user, as which the server accepts the system user.
     """
     try:
         driver = find_driver()

@@ -105,7 +105,7 @@ def parse_server(data: Mapping[str, Any]) -> Server:
 
 
 def problems(server: Server, target: Target, accepted: Collection[str], certificate: str) -> tuple[str, ...]:
-    """Return what stands against it, each with its remedy. certificate: path of the one that adoption gives the server."""
+    """Return the problems that prevent it, each with its remedy. certificate: path of the one that adoption gives the server."""
     return (
         *_kind(server, target),
         *_reachable(server, certificate, accepted),

@@ -1,1 +1,1 @@
-"""Rules over an inventory and its hosts, before anything changes."""
+"""Rules over an inventory and its hosts, applied before anything changes."""

@@ -133,6 +133,8 @@ class Probe:
     patroni_scope: str = ""
     patroni_data_dir: str = ""
     patroni_real_dir: str = ""
+    authorities: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> Probe:
@@ -157,6 +159,8 @@ class Probe:
             patroni_scope=result["patroni"]["scope"],
             patroni_data_dir=result["patroni"]["data_dir"],
             patroni_real_dir=result["patroni"]["real_dir"],
+            authorities=frozenset(result["authorities"]),
+            secrets=frozenset(result["secrets"]),
         )
 
 
@@ -165,7 +169,8 @@ class Host:
     """A host: its groups, the values of its variables (role defaults included) and what its probe saw.
 
     given holds the names of the variables that the operator set; failed maps variables that can't be evaluated
-    to the reason.
+    to the reason. authorities are the digests of the certificates in ca.crt of the controller's folder, secrets the names
+    in its folder of secrets.
     """
 
     name: str
@@ -174,6 +179,8 @@ class Host:
     given: frozenset[str] = frozenset()
     failed: Mapping[str, str] = field(default_factory=dict)
     probe: Probe | None = None
+    authorities: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
 
     def value(self, name: str, default: Any = None) -> Any:
         """Return a variable's value, or default where it is unset or could not be evaluated."""

@@ -23,6 +23,10 @@ Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 _BUS = "cluster bus"
 
+# Ports that an inventory may choose.
+PORT_VARIABLE = "cluster_port_"
+PORT_NAMES = ("pgbouncer", "haproxy_read_write", "haproxy_read_only", "haproxy_synchronous", "haproxy_statistics")
+
 _LOWEST_PORT = 1024
 _HIGHEST_PORT = 65535
 
@@ -105,13 +109,14 @@ def address_on_host(inventory: Inventory) -> Iterator[Problem]:
 
 def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
     """Return (port, service, process) for everything that the collection will listen on, on a host."""
+    declared = ports_of(host, inventory)
     ports = [
-        (inventory.collection.ports[key], key.replace("_", " "), process)
+        (declared[key], key.replace("_", " "), process)
         for key, (group, process) in _GROUP_PORTS.items()
-        if group in host.groups and key in inventory.collection.ports
+        if group in host.groups and key in declared
     ]
-    if "pgbackrest" in inventory.collection.ports and archives(inventory, host):
-        ports.append((inventory.collection.ports["pgbackrest"], "pgbackrest", "pgbackrest"))
+    if "pgbackrest" in declared and archives(inventory, host):
+        ports.append((declared["pgbackrest"], "pgbackrest", "pgbackrest"))
     liveness = as_int(host.value("haproxy_liveness_port"))
     if "balancer" in host.groups and liveness:
         ports.append((liveness, "haproxy liveness", "haproxy"))
@@ -120,6 +125,12 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
             ports.append((port, f"Valkey instance {port}", "valkey-server"))
             ports.append((port + VALKEY_BUS_OFFSET, f"{_BUS} of Valkey instance {port}", "valkey-server"))
     return ports
+
+
+def ports_of(host: Host, inventory: Inventory) -> dict[str, int]:
+    """Return the cluster's ports by name as a host has them; one that is no number is left to the rule bad_value."""
+    chosen = {name: as_int(host.value(PORT_VARIABLE + name)) for name in PORT_NAMES}
+    return {**inventory.collection.ports, **{name: port for name, port in chosen.items() if port is not None}}
 
 
 def port_clashes(inventory: Inventory) -> Iterator[Problem]:
@@ -137,8 +148,10 @@ def port_clashes(inventory: Inventory) -> Iterator[Problem]:
                     subject=f"port {port}",
                     found=" and ".join(names if len(set(names)) > 1 else [f"{len(names)} times {names[0]}"]),
                     allowed="one service a port (a Valkey instance also takes its port + 10000 for the cluster bus)",
-                    remedy="give each entry of valkey_instances a port that nothing else on the host uses",
+                    remedy="give each entry of valkey_instances and each cluster_port_... a port that nothing else on the host uses",
                 )
+        if "balancer" in host.groups:
+            yield from _chosen_out_of_range(host, inventory)
         if "valkey" not in host.groups:
             continue
         for port in valkey_ports(host):
@@ -153,6 +166,21 @@ def port_clashes(inventory: Inventory) -> Iterator[Problem]:
                 )
 
 
+def _chosen_out_of_range(host: Host, inventory: Inventory) -> Iterator[Problem]:
+    declared = ports_of(host, inventory)
+    for name in PORT_NAMES:
+        port = declared.get(name, _LOWEST_PORT)
+        if not _LOWEST_PORT <= port <= _HIGHEST_PORT:
+            yield Problem(
+                rule="port_range",
+                hosts=(host.name,),
+                subject=PORT_VARIABLE + name,
+                found=f"port {port}",
+                allowed=f"{_LOWEST_PORT} to {_HIGHEST_PORT}",
+                remedy="choose a port in the range",
+            )
+
+
 def port_taken(inventory: Inventory) -> Iterator[Problem]:
     """Refuse ports on which something that isn't ours already listens."""
     for host, probe in inventory.probed():
@@ -164,8 +192,16 @@ def port_taken(inventory: Inventory) -> Iterator[Problem]:
                 subject=f"port {listener[0]}",
                 found=f"{listener[1]} listens on it",
                 allowed=f"free for {wanted[listener[0]][0]}",
-                remedy="stop and disable that service, or move it to another port",
+                remedy="stop and disable that service, or move it to another port"
+                + _choice(listener[0], host, inventory),
             )
+
+
+def _choice(port: int, host: Host, inventory: Inventory) -> str:
+    """Name the variable that moves our own service, where there is one."""
+    declared = ports_of(host, inventory)
+    names = [name for name in PORT_NAMES if declared.get(name) == port]
+    return f"; or set {PORT_VARIABLE}{names[0]} to another port" if names else ""
 
 
 def _foreign_listeners(host: Host, probe: Probe, wanted: dict[int, tuple[str, str]]) -> Iterator[tuple[int, str]]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.databases import (
+    READ_ONLY_SUFFIX,
+    SESSION_SUFFIX,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     Host,
     Inventory,
@@ -74,7 +78,8 @@ def shadowed_databases(inventory: Inventory) -> Iterator[Problem]:
                     subject="patroni_databases",
                     found=f"the database {alias}, whose name the pools answer with {target}",
                     allowed="a name that leads to its own database",
-                    remedy=f"rename it, or give the pools of {target} other names: take {target} out of pgbouncer_read_only_databases, "
+                    remedy=f"rename it, or give the pools of {target} other names: take {target} out of pgbouncer_read_only_databases or "
+                    "pgbouncer_session_databases, "
                     "or correct the entry of pgbouncer_databases",
                 )
 
@@ -88,9 +93,10 @@ def _database_names(host: Host) -> list[str]:
 
 
 def _aliases(host: Host, declared: list[str]) -> dict[str, str]:
-    """Return which database each name in PgBouncer's file leads to, as roles/pgbouncer/templates/pgbouncer.ini.j2 writes it."""
+    """Return which database each name in PgBouncer's file leads to, as module_utils/pgbouncer/databases.py makes them."""
     readable = host.value("pgbouncer_read_only_databases", declared)
-    found = {f"{name}_ro": str(name) for name in (readable if isinstance(readable, list) else declared)}
+    found = {f"{name}{READ_ONLY_SUFFIX}": str(name) for name in (readable if isinstance(readable, list) else declared)}
+    found |= {f"{name}{SESSION_SUFFIX}": name for name in _session_databases(host)}
     for item in _list(host.value("pgbouncer_databases")):
         if isinstance(item, Mapping) and item.get("name"):
             found[str(item["name"])] = str(item.get("database") or item["name"])
@@ -198,9 +204,10 @@ def pool_sizes(inventory: Inventory) -> Iterator[Problem]:
             rule="pool_size",
             hosts=tuple(pools),
             subject="pgbouncer_max_database_connections",
-            found=f"{largest} connections that the pools of one database may open on {count(len(pools), 'balancer')}",
+            found=f"{largest} connections that the pools of one database may open on {count(len(pools), 'balancer')}"
+            + _sessions(balancers),
             allowed=f"at most {free}: {what}",
-            remedy="lower it or pool sizes, or raise patroni_max_connections",
+            remedy="lower it, pgbouncer_session_max_connections or pool sizes, or raise patroni_max_connections",
         )
     elif everything > free:
         yield Problem(
@@ -215,20 +222,52 @@ def pool_sizes(inventory: Inventory) -> Iterator[Problem]:
 
 
 def _pools_of(host: Host) -> tuple[int, int]:
-    """Return the connections to the primary that the pools of (one database, all declared databases) may take; 0 limits nothing."""
+    """Return the connections to the primary that the pools of (one database, all declared databases) may take; 0 limits nothing.
+
+    A database's pools are all that lead to it: under its own name, as sessions, and under names of the operator.
+    """
     limit = as_int(host.value("pgbouncer_max_database_connections")) or 0
     size = (as_int(host.value("pgbouncer_default_pool_size")) or 0) + (
         as_int(host.value("pgbouncer_reserve_pool_size")) or 0
     )
     users = max(1, len(_list(host.value("patroni_users"))))
     usual = min(limit, size * users) if limit else size * users
-    databases = {str(item.get("name")) for item in _list(host.value("patroni_databases")) if isinstance(item, Mapping)}
-    own: dict[str, int] = {}
-    for item in _list(host.value("pgbouncer_databases")):
-        if isinstance(item, Mapping) and item.get("target", "read_write") == "read_write":
-            own[str(item.get("name"))] = as_int(item.get("max_connections")) or usual
-    sizes = [own.get(name, usual) for name in sorted(databases | set(own))]
-    return max(sizes, default=usual), sum(sizes)
+    own = [item for item in _list(host.value("pgbouncer_databases")) if isinstance(item, Mapping)]
+    names = set(_real_databases(host)) - {str(item.get("name")) for item in own}
+    sums = dict.fromkeys(names, usual)
+    for item in own:
+        if item.get("target", "read_write") == "read_write":
+            name = str(item.get("database") or item.get("name"))
+            sums[name] = sums.get(name, 0) + (as_int(item.get("max_connections")) or usual)
+    taken = {str(item.get("name")) for item in own} | set(_real_databases(host))
+    for name in _session_databases(host):
+        if f"{name}{SESSION_SUFFIX}" not in taken:
+            sums[name] = sums.get(name, 0) + _session_connections(host, users)
+    return max(sums.values(), default=usual), sum(sums.values())
+
+
+def _sessions(balancers: Sequence[Host]) -> str:
+    """Say how many of the connections are sessions', nothing where none is."""
+    users = {host.name: max(1, len(_list(host.value("patroni_users")))) for host in balancers}
+    found = sum(_session_connections(host, users[host.name]) for host in balancers if _session_databases(host))
+    return f", {found} of them for sessions" if found else ""
+
+
+def _real_databases(host: Host) -> list[str]:
+    return [str(item.get("name")) for item in _list(host.value("patroni_databases")) if isinstance(item, Mapping)]
+
+
+def _session_databases(host: Host) -> list[str]:
+    """Return the databases that have session pools. The role's default is a template, which stands for all declared ones."""
+    wished = host.value("pgbouncer_session_databases")
+    return [str(name) for name in wished] if isinstance(wished, list) else _real_databases(host)
+
+
+def _session_connections(host: Host, users: int) -> int:
+    """Return how many sessions one database may have on a balancer."""
+    size = (as_int(host.value("pgbouncer_session_pool_size")) or 0) * users
+    limit = as_int(host.value("pgbouncer_session_max_connections")) or 0
+    return min(size, limit) if limit else size
 
 
 def _list(value: Any) -> list[Any]:

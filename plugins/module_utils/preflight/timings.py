@@ -18,6 +18,11 @@ MINIMUM = {"ttl": 20, "loop_wait": 1, "retry_timeout": 3}
 CLUSTER_WIDE = (
     "cluster_client_certificates",
     "cluster_name",
+    "cluster_port_haproxy_read_only",
+    "cluster_port_haproxy_read_write",
+    "cluster_port_haproxy_statistics",
+    "cluster_port_haproxy_synchronous",
+    "cluster_port_pgbouncer",
     "cluster_postgresql_version",
     "cluster_vip",
     "patroni_dynamic_config",

@@ -1,1 +1,1 @@
-"""One screen about everything: what was found, and how it reads."""
+"""One screen about everything: what was found, and how it is shown."""

@@ -24,13 +24,14 @@ def build(
     engines: Collection[str],
     answers: Mapping[str, Sequence[Answer]],
     declared: Mapping[str, Any] | None = None,
+    authorities: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the model.
 
     Parameters: cluster, its name; time, of the reading; timing, the profile; vip, empty for none; addresses by host;
     engines that the inventory has (etcd, patroni, valkey); answers by kind (host, haproxy, pgbouncer and the engines),
     one for each host in the order of addresses, empty where the host was not asked; asked, served, backup and programs may be missing;
-    declared, timings that Patroni should have, in seconds.
+    declared, timings that Patroni should have, in seconds; authorities, digests of those that the controller has.
     """
     served = answers.get("served") or [{}] * len(addresses)
     programs = answers.get("programs") or [{}] * len(addresses)
@@ -46,6 +47,7 @@ def build(
         "time": time,
         "timing": timing,
         "declared": dict(declared or {}),
+        "authorities": list(authorities),
         "vip": {"address": vip, "holders": [host["name"] for host in hosts if vip and vip in host["addresses"]]},
         "hosts": hosts,
         "patroni": _patroni(told["patroni"]),
@@ -68,6 +70,8 @@ def _host(name: str, address: str, answer: Answer, shown: Answer, own: Answer) -
         "error": None if result else one_line("; ".join(answer.get("errors", []))) or "not asked",
         "units": list(result.get("units", [])),
         "certificates": list(result.get("certificates", [])),
+        "authorities": list(result.get("authorities", [])),
+        "restarted_by": list(result.get("restarted_by", [])),
         "served": dict((shown.get("result") or {}).get("problems", {})),
         "addresses": list(result.get("addresses", [])),
         "programs": [dict(program) for program in own.get("programs", [])],

@@ -18,7 +18,7 @@ def judge(
     Parameters: model, of model.build; checks, answers of the engines' check modules by engine, None for an engine that
     the inventory does not have; certificate_days, from how many days left downwards a certificate is a warning, critical.
     """
-    findings = [*_hosts(model["hosts"], certificate_days), *_address(model["vip"])]
+    findings = [*_hosts(model["hosts"], certificate_days), *_authorities(model), *_address(model["vip"])]
     findings += [*_routing(model), *_asked(model), *_pools(model["pools"]), *_timing(model)]
     findings += _told(model["etcd"]["findings"]) if model["etcd"] else []
     for engine, answer in {**checks, "etcd": _etcd_answer(model["etcd"])}.items():
@@ -64,6 +64,15 @@ def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterato
                     "active",
                     f"Read journalctl -u {unit['name']} on {name}; site.yml starts it again.",
                 )
+        if host["restarted_by"]:
+            yield Finding(
+                "restarts_held",
+                "warning",
+                name,
+                f"{'; '.join(host['restarted_by'])}: restarted by an upgrade that nobody watches",
+                "nobody but update.yml restarts the cluster's services",
+                "Run site.yml; where the host has a policy-rc.d of its own, let that one answer 101 for these services.",
+            )
         for certificate in host["certificates"]:
             yield from _certificate(name, certificate, certificate_days)
         for server, problem in host["served"].items():
@@ -98,6 +107,37 @@ def _programs(host: Model) -> Iterator[Finding]:
                 program["found"],
                 f"version {program['wanted']}, of the collection that checks",
                 "Run site.yml: it installs the collection's programs.",
+            )
+
+
+def _authorities(model: Model) -> Iterator[Finding]:
+    """Hosts trust each other where they have an authority in common, and obey a controller that has it, too."""
+    trusting = [host for host in model["hosts"] if host["authorities"]]
+    common = set.intersection(*(set(host["authorities"]) for host in trusting)) if trusting else set()
+    if trusting and not common:
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for host in trusting:
+            groups.setdefault(tuple(host["authorities"]), []).append(host["name"])
+        yield Finding(
+            "authority_shared",
+            "critical",
+            "certificates",
+            "; ".join(
+                f"{', '.join(names)} trust {' and '.join(one[:12] for one in held)}" for held, names in groups.items()
+            ),
+            "an authority that all hosts trust",
+            "Bring the controller's folder of secrets with which the cluster was set up, then run site.yml; "
+            "connections that stand go on until then, new ones fail.",
+        )
+    for host in trusting if common else []:
+        if not set(model["authorities"]) & set(host["authorities"]):
+            yield Finding(
+                "authority_known",
+                "critical",
+                host["name"],
+                "certificates of an authority that this controller does not have",
+                "the controller's folder of secrets is the cluster's",
+                "Bring the folder of secrets from the controller that has it; change nothing from here before.",
             )
 
 

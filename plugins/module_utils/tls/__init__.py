@@ -1,1 +1,1 @@
-"""What is known of certificates without a library."""
+"""What can be told about certificates without a library."""

@@ -1,1 +1,1 @@
-"""A Valkey cluster: what its servers say, its shape, and the talk with them."""
+"""A Valkey cluster: its shape, what its servers report, and the connections to them."""

@@ -17,7 +17,7 @@ MODES = (PLANNED, FORCE, TAKEOVER)
 
 @dataclass(frozen=True)
 class Decision:
-    """promote: id of the replica that takes over, empty for nothing to do. primary: id of whom it takes over from.
+    """promote: id of the replica that takes over, empty for nothing to do. primary: id of the primary that it takes over from.
 
     reason: why nothing has to happen. lag: bytes that the replica is behind, None where its primary does not answer.
     risk: what may be lost, empty for a planned failover.

@@ -1,6 +1,6 @@
 """What to do about slots that an interrupted run, or another tool, left open or without an owner. No I/O.
 
-The rule behind all of it: a slot goes to whom its keys are with, and where keys of one slot are in two places nothing is
+The rule behind all of it: a slot goes to the node that holds its keys, and where keys of one slot are in two places nothing is
 touched. https://valkey.io/commands/cluster-setslot/ says what the marks mean.
 """
 
@@ -26,7 +26,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Healing:
-    """settle: slots whose marks are cleared, by primary. moves: open slots to finish. assign: slots given to whom has their keys."""
+    """settle: slots whose marks are cleared, by primary. moves: open slots to finish. assign: slots for the node that holds their keys."""
 
     settle: Mapping[str, Ranges]
     moves: tuple[Move, ...]
@@ -119,7 +119,7 @@ class Healer:
         return preferred[0] if preferred else ""
 
     def _orphan(self, slot: int, importers: Sequence[str]) -> None:
-        """A slot nobody owns goes to whom has its keys; without keys to its importer; else balance decides."""
+        """A slot without an owner goes to the node that holds its keys; without keys to its importer; else balance decides."""
         holders = [node for node, member in self._members.items() if member.held.get(slot)]
         copies = [node for node in holders if self._members[node].myself.primary_id in holders]
         originals = [node for node in holders if node not in copies]

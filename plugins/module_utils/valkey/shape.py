@@ -154,7 +154,7 @@ def names_of(declared: Sequence[Declared], states: States) -> dict[str, str]:
 
 
 class _Nodes:
-    """Declared nodes as the servers know them: who is where, and what stands against a plan."""
+    """Declared nodes as the servers know them: who is where, and what prevents a plan."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""Certificates and authorities on the controller: issued, kept, rotated."""
+"""Certificates and authorities on the controller: issued, stored, rotated."""

@@ -27,15 +27,18 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.wish import parse_wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import drill as events_drill
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import job as events
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup_job
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import drill as valkey_drill
 
-DRILLS = {"postgresql": physical_drill.drill, "valkey": valkey_drill.drill}
+DRILLS = {"postgresql": physical_drill.drill, "valkey": valkey_drill.drill, "events": events_drill.drill}
 ENGINES = {
     "pgbackrest": physical.run,
     "logical": logical.run,
     "valkey": backup_job.run,
+    "events": events.run,
     "drill": functools.partial(drill.run, DRILLS),
 }
 
@@ -127,6 +130,25 @@ def restore_logical(host: Context, options: argparse.Namespace) -> object:
         return restore.run(host, wish, check=options.check)
 
 
+def events_export(host: Context, options: argparse.Namespace) -> object:
+    """Export an event store or a journal, or a range of it, into an archive."""
+    runner.end_on_signals()
+    wish = json.loads(sys.stdin.read())
+    with context.lock(events.ENGINE, 600, "export"):
+        made = events.make(Context(host.config, options.set), wish, check=options.check)
+    if not isinstance(made, events.Made):
+        return {**made, "changed": True}
+    return {**events.told(made), "changed": made.fresh}
+
+
+def events_import(host: Context, options: argparse.Namespace) -> object:
+    """Import an archive into an event store or a journal of the primary."""
+    runner.end_on_signals()
+    wish = json.loads(sys.stdin.read())
+    with context.lock(runner.STORE, 600, "import", shared=True), context.lock("restore", 5, "import"):
+        return events.bring(host, wish, check=options.check)
+
+
 def deletions(host: Context, _options: argparse.Namespace) -> object:
     """Tell what was deleted, when and why."""
     try:
@@ -166,6 +188,10 @@ def parser() -> argparse.ArgumentParser:
     copy = add("fetch", fetch)
     for name in ("target", "engine", "label"):
         copy.add_argument(name)
+    export = add("events-export", events_export)
+    export.add_argument("--set", default="", help="id that the backups of all engines share")
+    for command in (export, add("events-import", events_import)):
+        command.add_argument("--check", action="store_true", help="tell what would be done")
     add("restore", restore_logical).add_argument("--check", action="store_true", help="tell what would be done")
     return found
 

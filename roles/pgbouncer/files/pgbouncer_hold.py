@@ -24,13 +24,18 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.hold import Step, leads, next_step
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect, is_paused
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pause import (
+    pause_all,
+    paused,
+    resume_single,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pools import parse_pools
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 FOLDER = "/run/holdfast"
 CONFIG = f"{FOLDER}/pgbouncer-hold.json"
 REPORT = f"{FOLDER}/pgbouncer-hold-report.json"
-# There while a pause is this program's: the pause of somebody else is not lifted.
+# There while a pause is this program's: the pause of somebody else is not lifted, and the databases in it were paused before.
 MARK = f"{FOLDER}/pgbouncer-hold-paused"
 LOOK_SECONDS = 0.1
 ARMED_LOOK_SECONDS = 0.05
@@ -44,7 +49,7 @@ def stop(_signal: int, _frame: FrameType | None) -> None:
     stopping.set()
 
 
-def write(path: str, value: dict[str, Any]) -> None:
+def write(path: str, value: Any) -> None:
     """Replace a file of the folder."""
     beside = f"{path}.new"
     with open(beside, "w", encoding="utf-8") as stream:
@@ -72,10 +77,22 @@ class Pools:
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
             return is_paused(console)
 
+    def single(self) -> list[str]:
+        """Return the databases that are paused by themselves."""
+        with connect(self._socket, self._user, ANSWER_SECONDS) as console:
+            return sorted(paused(console.rows("SHOW DATABASES")))
+
     def pause(self, seconds: float) -> None:
-        """Pause; raises Refusal when transactions or logins last longer than that."""
+        """Pause; raises Refusal when transactions or logins last longer than that. Sessions are ended when they have not."""
+        deadline = time.monotonic() + seconds
         with connect(self._socket, self._user, seconds) as console:
-            console.rows("PAUSE")
+
+            def ask(command: str) -> list[dict[str, str | None]]:
+                console.limit(max(LOOK_SECONDS, deadline - time.monotonic()))
+                return console.rows(command)
+
+            if ended := pause_all(ask, Refusal):
+                print(f"ended the sessions of {', '.join(ended)}")
 
     def wait_paused(self, deadline: float) -> bool:
         """Wait until somebody pauses; return whether somebody did."""
@@ -86,11 +103,12 @@ class Pools:
                 stopping.wait(ARMED_LOOK_SECONDS)
         return False
 
-    def resume(self) -> bool:
-        """Resume; return whether there was something to resume."""
+    def resume(self, before: list[str]) -> bool:
+        """Resume, but for databases that were paused by themselves before; return whether there was something to resume."""
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
+            single = resume_single(console.rows, before, Refusal)
             if not is_paused(console):
-                return False
+                return bool(single)
             console.rows("RESUME")
             return True
 
@@ -99,7 +117,9 @@ class Pools:
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
             pools = parse_pools(console.rows("SHOW POOLS"))
         busy = [
-            f"{pool['database']}/{pool['user']}: {pool['servers_active']}" for pool in pools if pool["servers_active"]
+            f"{pool['database']}/{pool['user']}: {pool['servers_active']}"
+            for pool in pools
+            if pool["servers_active"] and pool["mode"] != "session"
         ]
         return ", ".join(busy) or "none"
 
@@ -197,8 +217,8 @@ def hold(config: dict[str, Any], report: dict[str, Any]) -> None:
     watch = Watch(config) if config["leader"] else None
     if pools.paused():
         raise Refusal("the pools are paused already, by somebody else (RESUME on the console, or pgbouncer_pool)")
-    with open(MARK, "w", encoding="utf-8"):
-        pass
+    before = pools.single()
+    write(MARK, before)
     begun: float | None = None
     try:
         begun = begin(pools, config, report)
@@ -207,7 +227,7 @@ def hold(config: dict[str, Any], report: dict[str, Any]) -> None:
             return
         report["reason"] = wait(watch, begun + config["hold"])
     finally:
-        pools.resume()
+        pools.resume(before)
         os.unlink(MARK)
         report["seconds"] = round(time.monotonic() - begun, 3) if begun is not None else 0.0
     report["state"] = "resumed"
@@ -217,10 +237,10 @@ def release() -> int:
     """Resume what a hold left paused; return the exit status."""
     if not os.path.exists(MARK):
         return 0
-    with open(CONFIG, encoding="utf-8") as stream:
-        pools = Pools(json.load(stream))
+    with open(CONFIG, encoding="utf-8") as config, open(MARK, encoding="utf-8") as mark:
+        pools, before = Pools(json.load(config)), json.load(mark)
     try:
-        if pools.resume():
+        if pools.resume(before):
             print("resumed the pools that a hold had left paused")
     except Refusal as error:
         print(f"the pools could not be resumed: {error}", file=sys.stderr)

@@ -45,16 +45,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def rendered(suite: str, certificates: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with the files of the roles haproxy and pgbouncer."""
-    folder = tmp_path_factory.mktemp(suite)
+def render(suite: str, certificates: pathlib.Path, folder: pathlib.Path, *more: str) -> pathlib.Path:
+    """Render the files of the roles haproxy and pgbouncer into a folder; return it."""
     playbook = shutil.which("ansible-playbook") or f"{os.path.dirname(sys.executable)}/ansible-playbook"
     variables = f'{{"cluster_tls_dir": "{certificates}", "suite": "{suite}", "folder": "{folder}"}}'
     platform = '{"cluster_platform": "{{ cluster_platforms[suite] }}"}'
     play = str(pathlib.Path(__file__).parent / "render.yml")
     # The folder of a lab is made for its secrets; this one is the test's own.
-    extra = ["-e", variables, "-e", platform, "-e", f"lab_dir={folder}"]
+    extra = ["-e", variables, "-e", platform, "-e", f"lab_dir={folder}", *more]
     result = run(playbook, "-i", "inventories/lab", play, *extra)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def rendered(suite: str, certificates: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the files of the roles haproxy and pgbouncer."""
+    return render(suite, certificates, tmp_path_factory.mktemp(suite))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+import re
 
-from .conftest import ROOT, run
+from .conftest import ROOT, render, run
 
 
 def local(text: str) -> str:
@@ -39,3 +41,20 @@ def test_pgbouncer_goes_through_haproxy_only(rendered: pathlib.Path) -> None:
     assert "* = host=127.0.0.1 port=5000" in text
     assert "orderdb_ro = host=127.0.0.1 port=5001 dbname='orderdb'" in text
     assert "server_tls_sslmode = verify-full" in text
+
+
+def test_chosen_ports_are_those_of_every_file(
+    suite: str, haproxy: str, certificates: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    usual = {"pgbouncer": 6432, "haproxy_read_write": 5000, "haproxy_read_only": 5001, "haproxy_synchronous": 5002}
+    usual["haproxy_statistics"] = 7000
+    chosen = {f"cluster_port_{name}": port + 20000 for name, port in usual.items()}
+    folder = render(suite, certificates, tmp_path, "-e", json.dumps(chosen))
+    text = "\n".join(path.read_text() for path in sorted(folder.iterdir()) if path.is_file())
+    found = {int(number) for number in re.findall(r"(?:[:/]|port ?= ?)(\d{4,5})\b", text)}
+    assert found & set(usual.values()) == set()
+    assert set(chosen.values()) <= found
+    path = folder / "local.cfg"
+    path.write_text(local((folder / "haproxy.cfg").read_text()))
+    result = run(haproxy, "-c", "-f", str(path))
+    assert result.returncode == 0, result.stderr

@@ -124,10 +124,10 @@ class Database:
         """Stop it at once."""
         self.programs.run("pg_ctl", "stop", "-m", "immediate", "-D", self.folder)
 
-    def query(self, statement: str):
+    def query(self, statement: str, database: str = "postgres"):
         """Return the first column of the first row, None where there are no rows."""
         with psycopg.connect(
-            host=str(self.folder), port=self.port, user="postgres", dbname="postgres", autocommit=True
+            host=str(self.folder), port=self.port, user="postgres", dbname=database, autocommit=True
         ) as connection:
             cursor = connection.execute(statement)
             row = cursor.fetchone() if cursor.description else None

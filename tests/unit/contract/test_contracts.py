@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 # Where a playbook's document has another name.
-DOCUMENTS = {"backup": "schedule", "promote_cluster": "standby_cluster", "demote_cluster": "standby_cluster"}
+DOCUMENTS = {
+    "backup": "schedule",
+    "promote_cluster": "standby_cluster",
+    "demote_cluster": "standby_cluster",
+    "events_export": "events",
+    "events_import": "events",
+    "akka_export": "akka",
+    "akka_import": "akka",
+}
 NAMES = [path.stem for path in PLAYBOOKS]
 CONTRACTS = {
     path.stem: model.read(path.stem, yaml.safe_load(path.read_text()))

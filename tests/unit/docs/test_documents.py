@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import rooms
+import yaml
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.judge import RULE_NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMED = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 
@@ -49,10 +52,46 @@ def code(text: str) -> str:
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
 
 
-def test_every_document_is_in_the_index() -> None:
+def test_every_document_is_in_the_index_once_and_in_a_group() -> None:
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"\]\((\w+\.md)\)", index))
-    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    listed = re.findall(r"^\| \[[^]]+\]\((\w+\.md|runbooks/index\.md)\)", index, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        [*(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"), "runbooks/index.md"]
+    )
+    groups = re.findall(r"^## (\w+):", index, re.MULTILINE)
+    assert groups == ["Start", "Operate", "Recover", "Understand", "Develop"]
+    before, _heading, _rest = index.partition("## Start")
+    assert "| [" not in before
+
+
+def test_the_map_of_the_code_is_true() -> None:
+    text = (ROOT / "docs/development.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `[\w/]+/` \|.*$", text, re.MULTILINE)
+    shared = [row for row in rows if re.match(r"\| `plugins/(module|plugin)_utils/", row)]
+    # `python tests/rooms.py` prints them.
+    assert shared == rooms.room_table(rooms.sources())
+    roles = [row for row in rows if row.startswith("| `roles/")]
+    assert roles == [f"| `roles/{role}/` | {short_description(role)} |" for role in ROLES]
+    others = {row.split("`")[1] for row in rows} - {row.split("`")[1] for row in [*shared, *roles]}
+    assert [folder for folder in others if not (ROOT / folder).is_dir()] == []
+    parents = {"playbooks/", "plugins/", "tests/"}
+    tree = {f"{parent}{path.name}/" for parent in parents for path in (ROOT / parent).iterdir() if is_room(path)}
+    assert tree - {"plugins/module_utils/", "plugins/plugin_utils/"} == {
+        folder for folder in others if any(folder.startswith(parent) and folder != parent for parent in parents)
+    }
+
+
+def is_room(path: Path) -> bool:
+    """Return whether a path is a folder with files of the collection's own, not one that Python or a test run made."""
+    return (
+        any(file.is_file() and "__pycache__" not in file.parts for file in path.rglob("*")) if path.is_dir() else False
+    )
+
+
+def short_description(role: str) -> str:
+    """Return how a role is described in one line."""
+    specs = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8"))
+    return str(specs["argument_specs"]["main"]["short_description"])
 
 
 def test_every_runbook_is_in_its_index() -> None:

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import (
+    make_folders,
+    read_text,
+    replace_file,
+)
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A umask as administrators set it for root."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o700])
+@pytest.mark.usefixtures("umask")
+def test_missing_parents_have_the_mode_whatever_the_umask_is(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(0o711)
+    make_folders(str(tmp_path / "one/two/three"), mode)
+    made = [tmp_path / "one", tmp_path / "one/two", tmp_path / "one/two/three"]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [mode] * 3
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o711
+    make_folders(str(tmp_path / "one"), 0o700)
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == mode
 
 
 def test_a_file_that_is_not_there_has_no_content(tmp_path: Path) -> None:

@@ -123,9 +123,13 @@ def test_a_killed_process_leaves_no_half_secret(tmp_path: Path, step: str) -> No
     assert re.fullmatch(r"[A-Za-z0-9]{32}", read_or_make(str(tmp_path), "one", 32))
 
 
+# What a run knows after preflight has judged.
+JUDGED = {"__preflight_verdict": {"failed": False}}
+
+
 def test_the_lookup_returns_one_secret_for_each_name(tmp_path: Path, evaluate: Evaluate) -> None:
     template = "{{ query('holdfast.persistence.secret', 'one', 'two', 'one', dir=folder, length=40) }}"
-    one, two, again = evaluate(template, folder=str(tmp_path / "secrets"))["msg"]
+    one, two, again = evaluate(template, folder=str(tmp_path / "secrets"), **JUDGED)["msg"]
     assert (len(one), len(two)) == (40, 40)
     assert one == again != two
     assert (tmp_path / "secrets/two").read_text() == two + "\n"
@@ -140,6 +144,24 @@ def test_the_lookup_fails_the_task_and_names_the_file(tmp_path: Path, evaluate: 
 
 def test_the_lookup_reports_a_folder_it_cannot_make(tmp_path: Path, evaluate: Evaluate) -> None:
     (tmp_path / "file").touch()
-    result = evaluate("{{ lookup('holdfast.persistence.secret', 'one', dir=folder) }}", folder=str(tmp_path / "file"))
+    template = "{{ lookup('holdfast.persistence.secret', 'one', dir=folder) }}"
+    result = evaluate(template, folder=str(tmp_path / "file"), **JUDGED)
     assert result["failed"]
     assert f"{tmp_path}/file" in result["msg"]
+
+
+def test_a_run_without_a_look_at_the_hosts_makes_no_secret(tmp_path: Path, evaluate: Evaluate) -> None:
+    folder = tmp_path / "secrets"
+    result = evaluate("{{ lookup('holdfast.persistence.secret', 'one', dir=folder) }}", folder=str(folder))
+    assert result["failed"]
+    assert f"the file {folder}/one is missing, and only site.yml makes secrets" in result["msg"]
+    assert "bring the folder" in result["msg"]
+    assert not folder.exists()
+
+
+def test_check_mode_makes_no_secret(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    assert len(read_or_make(str(folder), "one", 40, check_mode=True)) == 40
+    assert not folder.exists()
+    made = read_or_make(str(folder), "one", 40)
+    assert read_or_make(str(folder), "one", 40, check_mode=True, may_make=False) == made

@@ -1,4 +1,4 @@
-"""What stands against taking a standalone PostgreSQL into a cluster."""
+"""What prevents taking a standalone PostgreSQL into a cluster."""
 
 from __future__ import annotations
 

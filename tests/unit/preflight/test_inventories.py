@@ -43,6 +43,8 @@ def plausible(address: str) -> dict:
         "etcd_dirs": [],
         "valkey_dirs": [],
         "patroni": {"scope": "", "data_dir": "", "real_dir": ""},
+        "authorities": [],
+        "secrets": [],
     }
 
 

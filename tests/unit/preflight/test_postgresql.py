@@ -132,3 +132,34 @@ def test_a_database_that_its_own_name_leads_to_is_taken(sample):
     assert "database_shadowed" not in sample.variables(patroni_databases=both, pgbouncer_databases=own).rules()
     fewer = sample.variables(patroni_databases=both, pgbouncer_read_only_databases=["orderdb_ro"])
     assert "database_shadowed" not in fewer.rules()
+
+
+SESSIONS = {"pgbouncer_session_pool_size": 10, "pgbouncer_session_max_connections": 10}
+
+
+def test_sessions_are_added_to_the_pools_of_their_database(sample):
+    problem = sample.variables(**{**POOLS, **SESSIONS}).only("pool_size")
+    assert (
+        problem.found
+        == "210 connections that the pools of one database may open on 3 balancers, 30 of them for sessions"
+    )
+    assert "pgbouncer_session_max_connections" in problem.remedy
+    assert (
+        "pool_size" not in sample.variables(**{**POOLS, **SESSIONS, "pgbouncer_max_database_connections": 50}).rules()
+    )
+
+
+def test_databases_without_sessions_need_no_room_for_them(sample):
+    assert "pool_size" not in sample.variables(**{**POOLS, **SESSIONS, "pgbouncer_session_databases": []}).rules()
+
+
+def test_sessions_under_a_name_of_the_operators_count_once(sample):
+    own = {"pgbouncer_databases": [{"name": "orderdb_session", "database": "orderdb", "max_connections": 1}]}
+    assert sample.variables(**{**POOLS, **SESSIONS, **own}).only("pool_size").found.startswith("183 connections")
+
+
+def test_a_database_with_the_session_name_of_another_one_is_refused(sample):
+    both = [{"name": "orderdb"}, {"name": "orderdb_session"}]
+    assert "database_shadowed" in sample.variables(patroni_databases=both).rules()
+    fewer = sample.variables(patroni_databases=both, pgbouncer_session_databases=["orderdb_session"])
+    assert "database_shadowed" not in fewer.rules()

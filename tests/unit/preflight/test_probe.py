@@ -117,6 +117,7 @@ def parameters(tree):
         "etcd_root": f"{tree}/etcd",
         "valkey_root": f"{tree}/valkey",
         "etc": f"{tree}/etc",
+        "tls_dir": f"{tree}/etc/ssl/holdfast",
     }
 
 
@@ -163,9 +164,13 @@ def test_a_listener_is_found_with_its_process():
     assert (found["address"], found["process"], found["directory"]) == ("127.0.0.1", own, str(pathlib.Path.cwd()))
 
 
-def test_a_result_becomes_a_probe(parameters):
+def test_a_result_becomes_a_probe(tree, parameters):
     result = {**host_probe.probe(parameters), "time": {"synchronized": None}, "clock": {"low": -0.5, "high": 0.25}}
+    (tree / "etc/holdfast").mkdir(parents=True)
+    (tree / "etc/holdfast/secrets").write_text("etcd_root\nnotes\n")
+    result["secrets"] = host_probe.probe(parameters)["secrets"]
     probe = Probe.from_result(result)
+    assert probe.secrets == {"etcd_root", "notes"}
     assert probe.clock == (-0.5, 0.25)
     assert probe.patroni_scope == "orders"
     assert Probe.from_result({**result, "clock": None}).clock is None

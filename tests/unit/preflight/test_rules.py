@@ -586,3 +586,43 @@ class TestVerdict:
 )
 def test_backup_jobs_and_rules_that_cannot_be_understood(sample, variables, word):
     assert word in sample.variables(**variables).only("backup_schedule").found
+
+
+@pytest.mark.parametrize(
+    ("chosen", "where"),
+    [
+        ({"cluster_port_pgbouncer": 5432}, "port 5432"),
+        ({"cluster_port_haproxy_read_write": 7001}, "port 7001"),
+        ({"cluster_port_haproxy_read_only": "5000"}, "port 5000"),
+        ({"cluster_port_haproxy_statistics": 17002}, "port 17002"),
+    ],
+)
+def test_a_chosen_port_that_something_else_of_ours_has_is_refused(sample, chosen, where):
+    problem = sample.variables(**chosen).only("port_clash")
+    assert problem.subject == where
+    assert problem.hosts == ("node1", "node2", "node3")
+
+
+def test_a_taken_port_of_a_balancer_names_the_variable_that_moves_ours(sample):
+    taken = sample.probe("node2", listeners=(Listener(6432, "0.0.0.0", "nginx", "/"),))
+    assert "or set cluster_port_pgbouncer to another port" in taken.only("port_taken").remedy
+    moved = taken.variables(cluster_port_pgbouncer=6433)
+    assert "port_taken" not in moved.rules()
+    assert (
+        "cluster_port"
+        not in sample.probe(listeners=(Listener(2379, "0.0.0.0", "nginx", "/"),)).only("port_taken").remedy
+    )
+
+
+@pytest.mark.parametrize("port", [80, 65536])
+def test_a_chosen_port_is_in_the_range(sample, port):
+    assert (
+        sample.variables(cluster_port_haproxy_read_write=port).only("port_range").subject
+        == "cluster_port_haproxy_read_write"
+    )
+
+
+def test_balancers_have_the_same_ports(sample):
+    alike = sample.variables(cluster_port_pgbouncer=6432)
+    assert "cluster_wide" not in alike.rules()
+    assert "cluster_wide" in alike.variables("node1", cluster_port_pgbouncer=6433).rules()

@@ -316,6 +316,31 @@ def test_certificates_are_judged_by_days(days):
     assert rules(told) == ([("certificate_lasts", expected, "node1, x.pem")] if expected else [])
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "known", "found"),
+    [
+        (["aa"], ["aa"], ["aa"], []),
+        # While an authority is replaced hosts trust two of them.
+        (["aa", "bb"], ["aa"], ["aa", "bb"], []),
+        (["aa"], ["bb"], ["bb"], [("authority_shared", "critical", "certificates")]),
+        (["aa"], ["aa"], ["bb"], [("authority_known", "critical", "node1"), ("authority_known", "critical", "node2")]),
+        (["aa"], ["aa"], [], [("authority_known", "critical", "node1"), ("authority_known", "critical", "node2")]),
+        ([], [], [], []),
+    ],
+)
+def test_hosts_and_controller_have_an_authority_in_common(first, second, known, found):
+    told = answers()
+    for answer, held in zip(told["host"], (first, second), strict=True):
+        answer["result"]["authorities"] = held
+    assert broken(build(told, authorities=known)) == found
+
+
+def test_services_that_an_upgrade_would_restart_are_found():
+    told = answers()
+    told["host"][1]["result"]["restarted_by"] = ["packages, patroni.service", "needrestart"]
+    assert rules(told) == [("restarts_held", "warning", "node2")]
+
+
 def through(*answers, errors=(), settings=None):
     """What one PostgreSQL host heard behind the balancers."""
     lines = [dict(zip(("balancer", "port", "member", "replica", "error"), answer, strict=True)) for answer in answers]

@@ -1,4 +1,4 @@
-"""A slot goes to whom has its keys; where keys of one slot are in two places nothing is touched."""
+"""A slot goes to the node that holds its keys; where keys of one slot are in two places nothing is touched."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_people_read_a_plan() -> None:
 
 
 def scattered(nodes: int) -> tuple[dict[str, tuple[ranges.SlotRange, ...]], dict[str, int]]:
-    """Every slot with a node by chance, and a wish that moves many of them."""
+    """Every slot with a random node, and a wish that moves many of them."""
     generator = random.Random(7)
     names = [f"n{index}" for index in range(nodes)]
     taken: dict[str, list[int]] = {}

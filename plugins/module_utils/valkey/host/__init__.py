@@ -1,1 +1,1 @@
-"""The Valkey servers of one host: their files, settings and running programs."""
+"""The Valkey servers of one host: their files, settings and processes."""

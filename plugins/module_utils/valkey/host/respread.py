@@ -39,7 +39,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Decision:
-    """promote: id of the replica that should take over, or empty. primary: id of whom it takes over from.
+    """promote: id of the replica that should take over, or empty. primary: id of the primary that it takes over from.
 
     reason: why nothing has to happen or nothing can be done yet. memory: for the next look.
     """

@@ -1,1 +1,1 @@
-"""Slots and their keys on their way between servers."""
+"""Slots and their keys while they move between servers."""

@@ -1,1 +1,1 @@
-"""Backups of a Valkey cluster and the way back."""
+"""Backups of a Valkey cluster, and how they are restored."""

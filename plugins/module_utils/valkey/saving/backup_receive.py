@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.moving.throttle import Bucket
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.saving import backup
@@ -114,7 +114,7 @@ class Receivers:
         if not self._follow:
             return [stream.receive(os.path.join(self._folder, f"{name}.rdb"), size, self._pace)]
         folder = os.path.join(self._folder, name, backup.AOF_FOLDER)
-        os.makedirs(folder, mode=0o750)
+        make_folders(folder, 0o750)
         base = stream.receive(os.path.join(folder, backup.AOF_BASE), size, self._pace)
         self._copied[name].set()
         increment = stream.follow(os.path.join(folder, backup.AOF_INCREMENT), lambda: self._ends.get(name))

@@ -1,7 +1,7 @@
-"""Writes what a shard's server holds into a cluster, key by key to whom its slot belongs.
+"""Writes what a shard's server holds into a cluster, key by key, each to the owner of its slot.
 
 The server sends the keys itself (MIGRATE with COPY): values never pass through this process. Batches may be sent twice, so a
-replay may end anywhere and go on from its last cursor.
+replay may be interrupted at any point and continues from its last cursor.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Replay:
             if lasting or attempt == RETRIES - 1:
                 raise Refusal(
                     f"a server did not take keys: {(lasting or [str(next(iter(failed.values())))])[0]}",
-                    "Run again when it is repaired: the restore goes on where it was",
+                    "Run again when it is repaired: the restore continues where it stopped",
                 )
             left = [key for node in failed for key in groups[node]]
             time.sleep(RETRY_SECONDS)
@@ -121,7 +121,7 @@ class Replay:
             checked(raw(client, [("FUNCTION", "RESTORE", payload, "REPLACE")])[0])
 
     def compare(self, number: int, databases: Sequence[int]) -> tuple[int, list[str]]:
-        """Compare keys of the file with the cluster's: number of each database by chance, all where it is 0.
+        """Compare keys of the file with the cluster's: a random number of each database, all where it is 0.
 
         Returns how many were compared, and the names of those that differ (50 at most).
         """

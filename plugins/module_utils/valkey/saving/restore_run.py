@@ -13,7 +13,7 @@ from threading import Event, Lock
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup import store
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.manifest import Manifest
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import databases
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
@@ -105,7 +105,9 @@ class _Grounds:
         def look() -> View:
             view, _entry = backup_take.look(fleet, self.wish.nodes)
             if view.unassigned:
-                raise Refusal("slots have no owner", "Repair the cluster, then run again: it goes on where it was")
+                raise Refusal(
+                    "slots have no owner", "Repair the cluster, then run again: the restore continues where it stopped"
+                )
             return view
 
         return look
@@ -128,7 +130,7 @@ class _Grounds:
 
     def keep(self, state: State) -> State:
         """Write down how far it is."""
-        os.makedirs(os.path.dirname(self._path), mode=0o750, exist_ok=True)
+        make_folders(os.path.dirname(self._path), 0o750)
         replace_file(self._path, json.dumps(restore.dump_state(state), indent=1) + "\n", mode=0o600)
         return state
 

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import connection
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.connection import (
@@ -163,7 +164,7 @@ class Source:
     def _prepare(self) -> None:
         """Lay the file where the server looks for it. What it may write to is a copy."""
         shutil.rmtree(self._home, ignore_errors=True)
-        os.makedirs(RUN_DIR, mode=0o755, exist_ok=True)
+        make_folders(RUN_DIR)
         os.mkdir(self._home, 0o700)
         file = os.path.join(self._folder, self.shard.file)
         if self._kind == backup.RDB:

@@ -1,0 +1,1 @@
+"""Event stores: their shape, ranges of them, archives, and their way out and in."""
