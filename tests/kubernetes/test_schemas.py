@@ -68,8 +68,8 @@ def test_ours_fit(name: str, schemas: dict[str, dict[str, Any]]) -> None:
     assert [fault for item in custom for fault in faults(item, schemas)] == []
 
 
-def test_the_source_documents_own_does_not_fit(schemas: dict[str, dict[str, Any]]) -> None:
-    manifest = yaml.safe_load((ROOT / "tests/data/source_document_cluster.yml").read_text())
+def test_an_outdated_one_does_not_fit(schemas: dict[str, dict[str, Any]]) -> None:
+    manifest = yaml.safe_load((ROOT / "tests/data/outdated_cluster.yml").read_text())
     assert sorted(faults(manifest, schemas)) == [
         "spec.backup.target: 's3' is not one of ['primary', 'prefer-standby']",
         "spec.backup: Additional properties are not allowed ('s3' was unexpected)",
