@@ -40,7 +40,12 @@ class MovingServers(ValkeyServers):
         wait_for(lambda: "PONG" in self.cli(port, "PING", check=False))
 
     def cli(self, port: int, *words: str, check: bool = True) -> str:
-        return super().cli(0, "-s", str(self.socket(port)), *words, check=check)
+        # No TLS on a Unix socket.
+        command = [str(self.programs / "valkey-cli"), "--no-auth-warning", "-s", str(self.socket(port))]
+        command += ["--user", "admin", "--pass", PASSWORD] if self.secure else []
+        return subprocess.run(
+            [*command, *words], capture_output=True, text=True, check=check, timeout=30
+        ).stdout.strip()
 
     def restart_elsewhere(self) -> None:
         for port in self.ports:
