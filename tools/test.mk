@@ -84,6 +84,10 @@ journeys: bootstrap ## Walk through the operator's journeys on a lab of their ow
 		$(TEST_LAB) ansible-playbook --inventory molecule/default/journeys/inventory --inventory molecule/default/journeys/grown \
 			molecule/default/destroy.yml && exit $$status
 
+.PHONY: kubernetes
+kubernetes: bootstrap ## Validate manifests against the schemas of CloudNativePG in HOLDFAST_SCHEMAS
+	$(PYTEST) tests/kubernetes
+
 .PHONY: switchovers
 switchovers: bootstrap ## Switch the primary of the running lab again and again, under load
 	$(PYTEST) -s molecule/default/journeys/test_switchover.py

@@ -30,6 +30,12 @@ options:
   client_key:
     description: PEM file of the client's private key, unless O(client_cert) holds it.
     type: path
+  server_name:
+    description:
+      - Name that every server's certificate is checked for. Where not given, the address that is connected to.
+      - For servers whose addresses change, such as pods of Kubernetes.
+    type: str
+    version_added: 0.2.0
   timeout:
     description:
       - Seconds to wait for a connection and for each reply.

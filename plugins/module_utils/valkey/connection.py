@@ -83,7 +83,10 @@ def _name(command: Command) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """How to reach servers. timeout: seconds for a connection and for each reply."""
+    """How to reach servers.
+
+    server_name: what certificates are checked for in place of the address. timeout: seconds for a connection and for each reply.
+    """
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -91,6 +94,7 @@ class Options:
     ca_cert: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    server_name: str | None = None
     timeout: float = 10.0
 
 
@@ -103,6 +107,7 @@ def argument_spec() -> dict[str, Any]:
         "ca_cert": {"type": "path"},
         "client_cert": {"type": "path"},
         "client_key": {"type": "path", "no_log": False},
+        "server_name": {"type": "str"},
         "timeout": {"type": "float", "default": 10.0},
     }
 
@@ -196,7 +201,8 @@ def _connection(endpoint: Endpoint, options: Options) -> Any:
     }
     if not options.tls:
         return library.connection.Connection(**common)
-    return library.connection.SSLConnection(
+    kind = _named(options.server_name) if options.server_name else library.connection.SSLConnection
+    return kind(
         **common,
         ssl_cert_reqs="required",
         ssl_check_hostname=True,
@@ -204,6 +210,24 @@ def _connection(endpoint: Endpoint, options: Options) -> Any:
         ssl_certfile=options.client_cert,
         ssl_keyfile=options.client_key or options.client_cert,
     )
+
+
+def _named(name: str) -> Any:
+    """Return a class of connections that check certificates for a name, wherever they lead to.
+
+    The library has no option for this: it checks for the host that it connects to (SSLConnection of valkey 6.2 and redis 5 to 7).
+    """
+
+    base: Any = library.connection.SSLConnection
+
+    def wrap(self: Any, sock: Any) -> Any:
+        address, self.host = self.host, name
+        try:
+            return base._wrap_socket_with_ssl(self, sock)
+        finally:
+            self.host = address
+
+    return type("Named", (base,), {"_wrap_socket_with_ssl": wrap})
 
 
 class _Translated:
