@@ -18,7 +18,7 @@ description:
   - Parameters that are not named are left alone; one with the value V(null) is reset. All are changed in one transaction, or none is.
   - A connection keeps the settings that it began with. Those of O(pools) are renewed after a change, each when it is released, without an
     error for any client; sessions keep theirs until their client connects again.
-  - Runs on the primary's host, as a system user whom PostgreSQL takes for its superuser.
+  - Runs on the primary's host, as a system user that PostgreSQL accepts as its superuser.
 options:
   databases:
     description: Databases that exist, each with C(name) and C(settings), a dict. Other keys are ignored.
