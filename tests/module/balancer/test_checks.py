@@ -202,7 +202,8 @@ def test_a_certificate_that_has_run_out_shows_while_haproxy_runs(
     haproxy: str, rendered: pathlib.Path, tmp_path: pathlib.Path, authority: Authority
 ) -> None:
     """With a resumed TLS session a member would look at the certificate only when HAProxy starts anew."""
-    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)
+    # A certificate knows whole seconds only.
+    end = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)).replace(microsecond=0)
     authority.issue("haproxy", end)
     port, check = free_ports(2)
     section = backend(rendered, tmp_path, check, port)

@@ -34,6 +34,9 @@ def folder():
 def host(server, folder, monkeypatch):
     """A backup host whose cluster is one server; what a drill runs belongs to nobody in particular."""
     monkeypatch.setattr(contexts, "LOCKS", str(folder / "locks"))
+    # As the role makes it: a drill's server works in a folder below.
+    (folder / "backup").mkdir()
+    (folder / "backup").chmod(0o711)
     leader = Member("node1", "leader", "running", host="127.0.0.1")
     monkeypatch.setattr(contexts, "look", lambda _context: Cluster((leader,)))
     monkeypatch.setattr(job.logical, "environment", lambda _context, _password="": {})
