@@ -96,7 +96,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import read_text, sync
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders, read_text, sync
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.disk import read
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.wish import Found
 from ansible_collections.holdfast.persistence.plugins.module_utils.programs.folder import (
@@ -146,13 +146,16 @@ def read_files(path: str) -> dict[str, Found]:
 
 def install(name: str, files: Mapping[str, str]) -> None:
     """Write a new build and move the program's link to it. Raises OSError, after which the old one is in place."""
-    os.makedirs(FOLDER, mode=FOLDER_MODE, exist_ok=True)
+    make_folders(FOLDER, FOLDER_MODE)
     build = tempfile.mkdtemp(prefix=f".{name}.", dir=FOLDER)
     try:
         write_files(build, files)
         compileall.compile_dir(build, quiet=2, stripdir=build, prependdir=path_of(name))
-        for folder, _folders, _names in os.walk(build):
+        # Whatever the umask is: services of other users read them, too.
+        for folder, _folders, names in os.walk(build):
             os.chmod(folder, FOLDER_MODE)
+            for each in names:
+                os.chmod(os.path.join(folder, each), FILE_MODE)
             sync(folder)
         link = f"{build}.link"
         os.symlink(os.path.basename(build), link)

@@ -77,6 +77,20 @@ def test_a_program_is_installed_once(run: Run, library: Path) -> None:
     assert (again["changed"], again["programs"][0]["state"], again["diff"]) == (False, "current", [])
 
 
+def test_everybody_may_read_a_program_whatever_the_umask_is(run: Run, library: Path) -> None:
+    library.rmdir()
+    before = os.umask(0o077)
+    try:
+        run(program("one"))
+    finally:
+        os.umask(before)
+    folders = [path for path in (library, *library.rglob("*")) if path.is_dir() and not path.is_symlink()]
+    files = [path for path in library.rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in folders} == {"0o755"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o644"}
+    assert any(path.suffix == ".pyc" for path in files)
+
+
 def test_check_mode_tells_the_same_and_changes_nothing(run: Run, library: Path) -> None:
     run(program("one"))
     before = names(library)
