@@ -17,6 +17,7 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.holdfast.persistence.plugins.module_utils.contract import model, names, usage, values
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import typed, variables
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 DISPLAY = Display()
 COLLECTION = Path(os.path.realpath(__file__)).parents[2]
@@ -53,7 +54,7 @@ class ActionModule(ActionBase):
         for name, option in options.items():
             try:
                 chosen[name] = self._chosen(name, option, hosts)
-            except values.ValueRefusedError as error:
+            except Refusal as error:
                 faults.append(str(error))
         if boolean(given.get(model.HELP, False)):
             DISPLAY.display(usage.render(contracts[playbook], options))
@@ -90,7 +91,7 @@ def by_host(name, hosts):
     """Return the values that hosts have for a variable; hosts without it are left out.
 
     Parameters: name, of the variable; hosts, for each host all its variables.
-    Raises ValueRefusedError where a template can't be evaluated.
+    Raises Refusal where a template can't be evaluated.
     """
     found = {}
     for host, own in hosts.items():
@@ -98,7 +99,7 @@ def by_host(name, hosts):
             try:
                 found[host] = _plain(own[name])
             except AnsibleError as error:
-                raise values.ValueRefusedError(f"{name} on {host} can't be evaluated: {error}") from error
+                raise Refusal(f"{name} on {host} can't be evaluated: {error}") from error
     return found
 
 

@@ -32,7 +32,7 @@ from postgresql.conftest import USER, Database, find_programs
 OURS = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, load, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, load, ranges, target
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach
 verb, folder, name, database, port, programs = sys.argv[2:8]
 options = dict(word.split("=", 1) for word in sys.argv[8:])
@@ -43,7 +43,7 @@ if verb == "export":
 else:
     archive, path = export.load(folder, export.require(folder, name))
     mode, rebuild = options.get("mode", "preserve"), options.get("rebuild") == "yes"
-    load.load(reach, archive, path, load.Wish("events", mode=mode, rebuild_keys=rebuild))
+    load.load(reach, archive, path, target.Wish("events", mode=mode, rebuild_keys=rebuild))
 # The largest process of all: this one, psql, zstd.
 print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024)
 """

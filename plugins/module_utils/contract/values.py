@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from yaml import YAMLError, safe_load
 
 # What the validator of argument specifications understands; the rest of a specification is for readers.
 _VALIDATOR_KEYS = ("type", "elements", "choices", "required")
 Option = Mapping[str, Any]
-
-
-class ValueRefusedError(ValueError):
-    """A value that its option does not allow; the message names the option, what was found and what is allowed."""
 
 
 def cast(name: str, value: Any, option: Option) -> Any:
@@ -22,11 +19,11 @@ def cast(name: str, value: Any, option: Option) -> Any:
 
     Parameters: name and specification (option) of the variable; value, as `--extra-vars`, an inventory or a survey gives it:
     text of the form `key=value` stands for a number, a truth value, words between commas, or YAML in brackets.
-    Raises ValueRefusedError.
+    Raises Refusal, which names the option, what was found and what is allowed.
     """
     result = ArgumentSpecValidator({name: _for_validator(option)}).validate({name: _out_of_text(value, option)})
     if result.error_messages:
-        raise ValueRefusedError(f"{name} is {value!r}: allowed is {allowed(option)}")
+        raise Refusal(f"{name} is {value!r}: allowed is {allowed(option)}")
     return result.validated_parameters[name]
 
 
@@ -35,8 +32,8 @@ def _out_of_text(value: Any, option: Option) -> Any:
     if option["type"] not in {"list", "dict"} or not isinstance(value, str) or not value.strip().startswith(("[", "{")):
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return safe_load(value)
+    except YAMLError:
         return value
 
 
@@ -65,7 +62,7 @@ def allowed(option: Option) -> str:
 def one(name: str, by_host: Mapping[str, Any]) -> Any:
     """Return the one value that the hosts of a run have for an option.
 
-    Raises ValueRefusedError where hosts differ: a run has one value.
+    Raises Refusal where hosts differ: a run has one value.
     """
     found: list[tuple[str, Any]] = []
     for host, value in by_host.items():
@@ -73,5 +70,5 @@ def one(name: str, by_host: Mapping[str, Any]) -> Any:
             found.append((host, value))
     if len(found) > 1:
         told = ", ".join(f"{value!r} on {host}" for host, value in found)
-        raise ValueRefusedError(f"{name} is {told}: allowed is one value for all hosts")
+        raise Refusal(f"{name} is {told}: allowed is one value for all hosts")
     return found[0][1]

@@ -1,4 +1,4 @@
-"""Journals and snapshots of Akka.NET in PostgreSQL: their tables in both mappings, and the rules for them. Pure: no I/O.
+"""Journals and snapshots of Akka.NET in PostgreSQL: their tables in both mappings, and the rules for them. No I/O.
 
 Mapping `default` of Akka.Persistence.Sql: journal, tags, snapshot, with delete-compatibility-mode journal_metadata. Mapping
 `postgresql`, which is also what Akka.Persistence.PostgreSql made: event_journal, journal_metadata or metadata, snapshot_store, tags as

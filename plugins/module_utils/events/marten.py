@@ -1,4 +1,4 @@
-"""Marten's rules, as SQL: what an export reads, what an import compares and writes. Pure: no I/O.
+"""Marten's rules, as SQL: what an export reads, what an import compares and writes. No I/O.
 
 Facts of the source: seq_id is the order of all events, but neither that of commits nor that of times; the daemon reads above a
 progression row and below HighWaterMark, waits at holes, and takes a hole older than three seconds for good

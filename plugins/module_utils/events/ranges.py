@@ -1,4 +1,4 @@
-"""Which events an export takes, and how they are cut into parts that are read side by side. Pure: no I/O."""
+"""Which events an export takes, and how they are cut into parts that are read side by side. No I/O."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, load, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.export import Order, Place
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.load import Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.target import Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from event_stores import without_rows
 from run_module import fail_module, start

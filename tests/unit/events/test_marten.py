@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.events import load, marten, psql, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import marten, psql, ranges, target
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.ranges import Range, Selection
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import Column, Lane, Shape, Table
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
@@ -103,6 +103,6 @@ def test_numbers_are_drawn_by_tenant_and_only_to_append():
 
 @pytest.mark.parametrize("name", ["inserted", "streams"])
 def test_an_outcome_that_wrote_something_is_a_change(name):
-    assert not load.Outcome().changed
-    assert load.Outcome(**{name: 1}).changed
-    assert load.Outcome(documents="carried").changed
+    assert not target.Outcome().changed
+    assert target.Outcome(**{name: 1}).changed
+    assert target.Outcome(documents="carried").changed
