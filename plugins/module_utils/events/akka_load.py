@@ -14,7 +14,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.events.akka_e
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.archive import Archive, Part
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session, SqlError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import Table, missing_columns
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.target import BATCH, NAMED, PROGRAM, REFUSE
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.target import (
+    BATCH,
+    NAMED,
+    PROGRAM,
+    REFUSE,
+    require_alone,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 LOCK_SECONDS = 30
@@ -58,9 +64,7 @@ def load(reach: Reach, archive: Archive, folder: str, wish: Wish, *, check: bool
     archives.require_importable(archive, archives.AKKA)
     with Session(reach, PROGRAM) as session:
         journal = read(session, wish.mapping, wish.schema, wish.snapshot_schema)
-        key = f"hashtext('holdfast-import'), hashtext({literal(journal.schema)})"
-        if session.ask(f"SELECT pg_try_advisory_lock({key})") != "t":
-            raise Refusal(f"another import into schema {journal.schema} runs", "Run again after it")
+        require_alone(session, journal.schema)
         _judge(journal, archive)
         return _run(_Stage(session, journal, archive, folder, wish), check)
 

@@ -230,7 +230,14 @@ def unchanged_query(shape: Shape, lane: Lane, chosen: Selection, task: Task, old
 
 # Import
 
-STAGE_EVENTS, STAGE_STREAMS, STAGE_CUTS, FRESH = "stage_events", "stage_streams", "stage_cuts", "fresh"
+# Events are staged in `fresh`, from which those that the store has are taken out: a second table of them would cost as much again.
+FRESH, FRESH_STREAMS, STAGE_STREAMS, STAGE_EMPTY, STAGE_CUTS = (
+    "fresh",
+    "fresh_streams",
+    "stage_streams",
+    "stage_empty",
+    "stage_cuts",
+)
 
 
 def who_works_query(schema: str) -> str:
@@ -288,14 +295,44 @@ def stream_columns(shape: Shape, alias: str) -> str:
     return ", ".join(f"{alias}.{name}" for name in [*names, "stream_id"])
 
 
-def fresh_query(shape: Shape, append: bool) -> str:
-    """Return the SQL that makes the table of staged events which the store lacks. Numbers of failed appends mean nothing in append mode."""
-    events = shape.qualified(shape.events.name)
-    kept = f" AND e.type <> {literal(TOMBSTONE)}" if append else ""
-    return (
-        f"CREATE TEMPORARY TABLE {FRESH} AS SELECT e.*, false AS odd FROM {STAGE_EVENTS} e WHERE NOT EXISTS (SELECT 1 FROM {events} t "
-        f"WHERE {_same_stream(shape, 't', 'e')} AND t.version = e.version AND t.id = e.id){kept}"
+def staging_events(shape: Shape, columns: Sequence[str]) -> list[str]:
+    """Return the SQL that makes the temporary table for an archive's events. place: their order in it, which is that of their numbers."""
+    return [
+        staging(shape, shape.events.name, FRESH, columns),
+        f"ALTER TABLE {FRESH} ADD COLUMN place bigint GENERATED ALWAYS AS IDENTITY",
+    ]
+
+
+def index_statements(shape: Shape) -> list[str]:
+    """Return the SQL that prepares staged rows for the planner: of wide values it needs to know nothing."""
+    keys = ["place", "seq_id", "id", "version", *(["tenant_id"] if shape.tenancy == "conjoined" else []), "stream_id"]
+    return [
+        f"CREATE INDEX ON {FRESH} (place)",
+        f"CREATE INDEX ON {STAGE_STREAMS} (id)",
+        f"ANALYZE {FRESH} ({', '.join(keys)})",
+        f"ANALYZE {STAGE_STREAMS}",
+    ]
+
+
+def known_statements(shape: Shape, append: bool) -> list[str]:
+    """Return the SQL that takes out staged events which the store has. Numbers of failed appends mean nothing in append mode."""
+    there = (
+        f"SELECT 1 FROM {shape.qualified(shape.events.name)} t "
+        f"WHERE {_same_stream(shape, 't', 'e')} AND t.version = e.version AND t.id = e.id"
     )
+    kept = [f"DELETE FROM {FRESH} WHERE type = {literal(TOMBSTONE)}"] if append else []
+    return [*kept, f"DELETE FROM {FRESH} e WHERE EXISTS ({there})"]
+
+
+def fresh_streams_query(shape: Shape) -> str:
+    """Return the SQL that makes the table of streams of fresh events, once what can't be taken is out."""
+    return f"CREATE TEMPORARY TABLE {FRESH_STREAMS} AS SELECT DISTINCT {stream_columns(shape, 'f')} FROM {FRESH} f"
+
+
+def batches_query(size: int) -> str:
+    """Return the SQL for first and last place of each batch: places whose events the store has are not counted."""
+    placed = f"SELECT place, (row_number() OVER (ORDER BY place) - 1) / {size} AS batch FROM {FRESH}"
+    return f"SELECT min(place), max(place) FROM ({placed}) p GROUP BY batch ORDER BY 1"
 
 
 def conflict_queries(shape: Shape, append: bool, cuts: bool) -> dict[str, str]:
@@ -343,18 +380,24 @@ def new_streams_query(shape: Shape) -> str:
     own = ["tenant_id"] if shape.tenancy == "conjoined" else []
     there = " AND ".join([f"t.{name} = f.{name}" for name in own] + ["t.id = f.stream_id"])
     return (
-        f"SELECT count(*) FROM (SELECT DISTINCT {stream_columns(shape, 'f')} FROM {FRESH} f WHERE NOT EXISTS "
-        f"(SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})) q"
+        f"SELECT count(*) FROM {FRESH_STREAMS} f WHERE NOT EXISTS "
+        f"(SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
     )
+
+
+def staging_empty(shape: Shape) -> str:
+    """Return the SQL that makes the table of staged streams without any event, as long as all events are staged."""
+    own = ["tenant_id"] if shape.tenancy == "conjoined" else []
+    same = " AND ".join([f"e.{name} = s.{name}" for name in own] + ["e.stream_id = s.id"])
+    none = f"NOT EXISTS (SELECT 1 FROM {FRESH} e WHERE {same})"
+    return f"CREATE TEMPORARY TABLE {STAGE_EMPTY} AS SELECT s.* FROM {STAGE_STREAMS} s WHERE coalesce(s.version, 0) = 0 AND {none}"
 
 
 def _empty_staged(shape: Shape) -> str:
     own = ["tenant_id"] if shape.tenancy == "conjoined" else []
-    same = " AND ".join([f"e.{name} = s.{name}" for name in own] + ["e.stream_id = s.id"])
     there = " AND ".join(f"t.{name} = s.{name}" for name in [*own, "id"])
     return (
-        f"FROM {STAGE_STREAMS} s WHERE coalesce(s.version, 0) = 0 AND NOT EXISTS (SELECT 1 FROM {STAGE_EVENTS} e WHERE {same}) "
-        f"AND NOT EXISTS (SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
+        f"FROM {STAGE_EMPTY} s WHERE NOT EXISTS (SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
     )
 
 
@@ -421,7 +464,6 @@ def batch_statements(
     events, streams = shape.qualified(shape.events.name), shape.qualified(shape.streams.name)
     conjoined = shape.tenancy == "conjoined"
     own = ["tenant_id"] if conjoined else []
-    batch = f"SELECT * FROM {FRESH} WHERE place BETWEEN {first} AND {last}"
     of_stream = " AND ".join([f"s.{name} = b.{name}" for name in own] + ["s.id = b.stream_id"])
     archived = (
         " AND coalesce(s.is_archived, false) = coalesce(b.is_archived, false)" if shape.partitions == "archived" else ""
@@ -442,7 +484,7 @@ def batch_statements(
     )
     key = ", ".join(shape.stream_key)
     found = [
-        f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS {batch}",
+        _batch(shape, first, last, append),
         f"INSERT INTO {streams} ({listed}) SELECT {values} FROM {STAGE_STREAMS} s JOIN (SELECT DISTINCT {grouped} FROM batch) k ON "
         + " AND ".join([f"s.{name} = k.{name}" for name in own] + ["s.id = k.stream_id"])
         + (
@@ -454,17 +496,8 @@ def batch_statements(
     ]
     names = columns[shape.events.name]
     listed = ", ".join(map(identifier, names))
-    if append:
-        found.append("ALTER TABLE batch ADD COLUMN old_seq bigint")
-        found.append("UPDATE batch SET old_seq = seq_id")
-        for lane in shape.lanes:
-            where = f" WHERE tenant_id = {literal(lane.tenant)}" if lane.tenant else ""
-            name = literal(shape.qualified(lane.sequence))
-            found.append(
-                f"UPDATE batch b SET seq_id = n.seq_id FROM (SELECT old_seq, id, nextval({name}) AS seq_id FROM "
-                f"(SELECT old_seq, id FROM batch{where} ORDER BY old_seq) o) n WHERE b.id = n.id AND b.old_seq = n.old_seq"
-            )
-    found.append(f"INSERT INTO {events} ({listed}) SELECT {listed} FROM batch ORDER BY seq_id")
+    drawn = ", ".join("new_seq" if append and name == "seq_id" else identifier(name) for name in names)
+    found.append(f"INSERT INTO {events} ({listed}) SELECT {drawn} FROM batch ORDER BY place")
     found.append(
         f"UPDATE {streams} s SET version = b.version, timestamp = greatest(s.timestamp, b.moment) FROM ({ends}) b "
         f"WHERE {of_stream}{archived} AND s.version < b.version"
@@ -476,13 +509,30 @@ def batch_statements(
     return found
 
 
+def _batch(shape: Shape, first: int, last: int, append: bool) -> str:
+    """Return the SQL that makes the table of a batch; in append mode numbers are drawn with it, in the order of places."""
+    picked = f"SELECT * FROM {FRESH} WHERE place BETWEEN {first} AND {last} ORDER BY place"
+    if not append:
+        return f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS {picked}"
+    drawn = {lane.tenant: f"nextval({literal(shape.qualified(lane.sequence))})" for lane in shape.lanes}
+    if shape.partitions == "tenants":
+        cases = " ".join(f"WHEN {literal(tenant)} THEN {number}" for tenant, number in drawn.items())
+        number = f"CASE f.tenant_id {cases} END"
+    else:
+        number = drawn[""]
+    # The subquery orders the rows before numbers are drawn.
+    return f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS SELECT f.*, {number} AS new_seq FROM ({picked}) f"
+
+
 def _side(shape: Shape, table: Table, names: Sequence[str], append: bool) -> str:
     listed = ", ".join(map(identifier, names))
     stage = stage_of(table.name)
     tenant = ["t.tenant_id = b.tenant_id"] if "tenant_id" in names else []
     if table in shape.tags:
-        values = ", ".join({"seq_id": "b.seq_id"}.get(name, f"t.{identifier(name)}") for name in names)
-        on = " AND ".join([f"t.seq_id = b.{'old_seq' if append else 'seq_id'}", *tenant])
+        values = ", ".join(
+            {"seq_id": "b.new_seq" if append else "b.seq_id"}.get(name, f"t.{identifier(name)}") for name in names
+        )
+        on = " AND ".join(["t.seq_id = b.seq_id", *tenant])
         return (
             f"INSERT INTO {shape.qualified(table.name)} ({listed}) SELECT {values} FROM {stage} t JOIN batch b ON {on} "
             "ON CONFLICT DO NOTHING"

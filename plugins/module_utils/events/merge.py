@@ -17,10 +17,11 @@ def merge(target: Target, check: bool) -> Outcome:
     session, shape = target.session, target.shape
     append = target.wish.mode == APPEND
     stage.copy(target)
-    session.ask(marten.fresh_query(shape, append))
-    session.ask(f"ANALYZE {marten.FRESH}")
+    for statement in marten.known_statements(shape, append):
+        session.ask(statement)
     outcome = Outcome()
     stage.resolve(target, outcome, append)
+    session.ask(marten.fresh_streams_query(shape))
     outcome.inserted = session.count(f"SELECT count(*) FROM {marten.FRESH}")
     outcome.present = target.total("events") - outcome.inserted
     empty = session.count(marten.empty_streams_query(shape))
@@ -44,14 +45,6 @@ def merge(target: Target, check: bool) -> Outcome:
 def _write(target: Target, append: bool) -> None:
     """Write fresh events in the order of their numbers, a transaction for each batch."""
     session, shape = target.session, target.shape
-    order = "tenant_id, seq_id" if shape.partitions == "tenants" else "seq_id"
-    session.ask(f"ALTER TABLE {marten.FRESH} ADD COLUMN place bigint")
-    session.ask(
-        f"UPDATE {marten.FRESH} f SET place = n.place FROM (SELECT ctid AS row, row_number() OVER (ORDER BY {order}, id) AS place "
-        f"FROM {marten.FRESH}) n WHERE f.ctid = n.row"
-    )
-    session.ask(f"CREATE INDEX ON {marten.FRESH} (place)")
-    session.ask(f"CREATE INDEX ON {marten.STAGE_STREAMS} (id)")
     for table in shape.side:
         if table.name in target.columns and table.name != TAG_VERSIONS:
             key = (
@@ -60,13 +53,11 @@ def _write(target: Target, append: bool) -> None:
                 else next(name for name in table.names if name in ("id", "stream_id", "stream_key"))
             )
             session.ask(f"CREATE INDEX ON {marten.stage_of(table.name)} ({key})")
-    session.ask(f"ANALYZE {marten.FRESH}")
-    total = session.count(f"SELECT count(*) FROM {marten.FRESH}")
     _lift(target, append)
-    for first in range(1, total + 1, target.wish.batch):
+    for first, last in session.rows(marten.batches_query(target.wish.batch)):
         session.ask("BEGIN")
         _shut_out(target)
-        for statement in marten.batch_statements(shape, first, first + target.wish.batch - 1, append, target.columns):
+        for statement in marten.batch_statements(shape, int(first), int(last), append, target.columns):
             _do(target, statement)
         session.ask("COMMIT")
     _settle_streams(target)
@@ -124,10 +115,9 @@ def _settle_streams(target: Target) -> None:
     pairs = ", ".join(f"{identifier(name)} = s.{identifier(name)}" for name in own)
     differs = " OR ".join(f"t.{identifier(name)} IS DISTINCT FROM s.{identifier(name)}" for name in own)
     same = " AND ".join(f"t.{name} = s.{name}" for name in shape.stream_key)
-    fresh = "SELECT 1 FROM fresh f WHERE f.stream_id = s.id" + (
+    fresh = f"SELECT 1 FROM {marten.FRESH_STREAMS} f WHERE f.stream_id = s.id" + (
         " AND f.tenant_id = s.tenant_id" if shape.tenancy == "conjoined" else ""
     )
-    target.session.ask(f"CREATE INDEX ON {marten.FRESH} (stream_id)")
     target.session.ask(
         f"UPDATE {shape.qualified(shape.streams.name)} t SET {pairs} FROM {marten.STAGE_STREAMS} s "
         f"WHERE {same} AND t.version = s.version AND ({differs}) AND EXISTS ({fresh})"

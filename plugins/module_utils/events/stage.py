@@ -11,11 +11,9 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
 def copy(target: Target) -> None:
     session, shape = target.session, target.shape
     session.ask("SET temp_buffers = '32MB'")
-    session.ask(
-        marten.staging(
-            shape, shape.events.name, marten.STAGE_EVENTS, target.columns.get(shape.events.name, shape.events.names)
-        )
-    )
+    session.ask("SET work_mem = '64MB'")
+    for statement in marten.staging_events(shape, target.columns.get(shape.events.name, shape.events.names)):
+        session.ask(statement)
     session.ask(
         marten.staging(
             shape,
@@ -25,7 +23,7 @@ def copy(target: Target) -> None:
         )
     )
     for part in target.archive.of("events"):
-        target.copy(session, part, marten.STAGE_EVENTS)
+        target.copy(session, part, marten.FRESH)
     for part in target.archive.of("streams"):
         target.copy(session, part, marten.STAGE_STREAMS)
     for part in target.archive.of("cuts"):
@@ -41,7 +39,9 @@ def copy(target: Target) -> None:
             stage = marten.stage_of(part.table)
             session.ask(marten.staging(shape, part.table, stage, part.columns))
             target.copy(session, part, stage)
-    session.ask(f"ANALYZE {marten.STAGE_EVENTS}, {marten.STAGE_STREAMS}")
+    for statement in marten.index_statements(shape):
+        session.ask(statement)
+    session.ask(marten.staging_empty(shape))
 
 
 def resolve(target: Target, outcome: Outcome, append: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql import identifier, literal
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import marten, psql
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.archive import Archive, Part
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session, SqlError
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.shape import (
     DEAD_COLUMNS,
     PROGRESSION,
@@ -25,6 +25,7 @@ PRESERVE, APPEND = "preserve", "append"
 REFUSE, SKIP = "refuse", "skip"
 BATCH = 10_000
 NAMED = 5
+ALONE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,15 @@ def judge(shape: Shape, archive: Archive) -> dict[str, tuple[str, ...]]:
 
 def require_alone(session: Session, schema: str) -> None:
     """Hold the lock of imports into a schema as long as the session lives; its key has two halves, unlike daemons'. Raises Refusal."""
-    if session.ask(f"SELECT pg_try_advisory_lock(hashtext('holdfast-import'), hashtext({literal(schema)}))") != "t":
-        raise Refusal(f"another import into schema {schema} runs; run again after it")
+    # The server ends the session of an import that just ended, or was killed, a moment after it.
+    session.ask(f"SET lock_timeout = '{ALONE_SECONDS}s'")
+    try:
+        session.ask(f"SELECT pg_advisory_lock(hashtext('holdfast-import'), hashtext({literal(schema)}))")
+    except SqlError as error:
+        if error.state != "55P03":
+            raise
+        raise Refusal(f"another import into schema {schema} runs; run again after it") from error
+    session.ask("SET lock_timeout = 0")
 
 
 def require_wide(session: Session, shape: Shape, archive: Archive, wish: Wish) -> None:
