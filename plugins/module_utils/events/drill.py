@@ -25,6 +25,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.events import
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, psql
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.archive import Archive
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session
+from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import make_folders
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 USER = "postgres"
@@ -79,7 +80,7 @@ def server(context: Context, parent: str, user: str = "") -> Iterator[Reach]:
     data_dir = os.path.join(folder, "data")
     # A folder of this name is what a killed run left.
     _remove(folder, data_dir, bin_dir, user)
-    os.makedirs(parent, mode=0o755, exist_ok=True)
+    make_folders(parent, 0o755)
     os.mkdir(folder, 0o700)
     os.chown(folder, owner.pw_uid, owner.pw_gid)
     try:
