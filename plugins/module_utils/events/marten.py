@@ -103,14 +103,15 @@ def tasks(
                 part.last,
             )
         )
-    streams, cuts = _streams(shape, chosen, lines)
+    within = _within(planned)
+    streams, cuts = _streams(shape, chosen, within, lines)
     found.append(Task("streams", shape.streams.name, "streams", streams, shape.streams.names))
     if lines:
         return found
     if cuts:
         found.append(Task("cuts", "cut_streams", "cuts", cuts, (*shape.stream_key, *CUT_COLUMNS)))
     narrow = not chosen.is_whole or bool(chosen.tenants)
-    found += [_whole_or_joined(shape, table, chosen, narrow) for table in shape.side]
+    found += [_whole_or_joined(shape, table, chosen, within, narrow) for table in shape.side]
     if documents and not narrow:
         found += [
             _everything(shape, table, role)
@@ -135,18 +136,25 @@ def _everything(shape: Shape, table: Table, role: str) -> Task:
     )
 
 
-def _chosen(shape: Shape, chosen: Selection) -> str:
+def _within(planned: Sequence[Range]) -> list[str]:
+    """Return the SQL condition that no event of a selection fails, and that spares the others: its numbers have an index, times none."""
+    if not planned:
+        return ["false"]
+    return [f"e.seq_id BETWEEN {min(part.first for part in planned)} AND {max(part.last for part in planned)}"]
+
+
+def _chosen(shape: Shape, chosen: Selection, within: Sequence[str]) -> str:
     """Return the SQL of a selection's streams: their key, first and last version, number of events, time of the last."""
     keys = ", ".join(f"e.{name} AS {key}" for name, key in zip(shape.event_key, shape.stream_key, strict=True))
     grouped = ", ".join(f"e.{name}" for name in shape.event_key)
-    where = ranges.conditions(chosen) or ["true"]
+    where = [*within, *ranges.conditions(chosen)]
     return (
         f"SELECT {keys}, min(e.version) AS first_version, max(e.version) AS last_version, count(*) AS events, "
         f"max(e.timestamp) AS last_time FROM {shape.qualified(shape.events.name)} e WHERE {' AND '.join(where)} GROUP BY {grouped}"
     )
 
 
-def _streams(shape: Shape, chosen: Selection, lines: bool) -> tuple[str, str]:
+def _streams(shape: Shape, chosen: Selection, within: Sequence[str], lines: bool) -> tuple[str, str]:
     """Return the queries of streams and of cut streams; the second is empty where no stream can be cut."""
     table = shape.qualified(shape.streams.name)
     if chosen.is_whole:
@@ -167,7 +175,7 @@ def _streams(shape: Shape, chosen: Selection, lines: bool) -> tuple[str, str]:
         listed = "json_build_object(" + ", ".join(f"{literal(name)}, {value}" for name, value in values.items()) + ")"
     else:
         listed = ", ".join(f"{value} AS {identifier(name)}" for name, value in values.items())
-    picked = f"WITH c AS ({_chosen(shape, chosen)})"
+    picked = f"WITH c AS ({_chosen(shape, chosen, within)})"
     inside = " AND ".join(f"x.{name} = c.{key}" for name, key in zip(shape.event_key, shape.stream_key, strict=True))
     before = (
         f"(SELECT count(*) FROM {shape.qualified(shape.events.name)} x WHERE {inside} AND x.version <= c.last_version)"
@@ -195,7 +203,7 @@ def _empty(shape: Shape, chosen: Selection, lines: bool) -> str:
     return f" UNION ALL SELECT {listed} FROM {shape.qualified(shape.streams.name)} s WHERE {where}"
 
 
-def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, narrow: bool) -> Task:
+def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, within: Sequence[str], narrow: bool) -> Task:
     everything = _everything(shape, table, "side")
     if not narrow or table.name == TAG_VERSIONS:
         where = ranges.conditions(Selection(tenants=chosen.tenants), "t") if "tenant_id" in table.names else []
@@ -213,7 +221,7 @@ def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, narrow: bool
             else next(name for name in table.names if name in ("stream_id", "stream_key"))
         )
         on = [f"e.stream_id = t.{stream}"] + ["e.tenant_id = t.tenant_id"] * ("tenant_id" in table.names)
-    where = [*on, *ranges.conditions(chosen)]
+    where = [*on, *within, *ranges.conditions(chosen)]
     inside = f"EXISTS (SELECT 1 FROM {events} e WHERE {' AND '.join(where)})"
     query = f"SELECT {table.listed('t.')} FROM {shape.qualified(table.name)} t WHERE {inside}"
     return Task(everything.file, table.name, "side", query, table.names)

@@ -110,6 +110,19 @@ def test_numbers_are_drawn_while_rows_come_in_order():
     assert not [text for text in others if text.startswith("UPDATE batch")]
 
 
+def test_a_range_of_time_is_read_by_its_numbers():
+    """Times have no index in Marten's store, numbers do: what goes with the events of a range is looked for among theirs."""
+    chosen = ranges.selection(since="2026-01-01T00:00:00Z")
+    planned = [Range(0, 5, 9), Range(1, 3, 7)]
+    found = marten.tasks(SHAPE, chosen, planned, documents=False, carried=[], lines=False)
+    for role in ("streams", "cuts"):
+        assert "e.seq_id BETWEEN 3 AND 9" in next(task.query for task in found if task.role == role)
+    (tags,) = (task.query for task in found if task.table == "mt_event_tag_sku")
+    assert "e.seq_id BETWEEN 3 AND 9" in tags
+    nothing = marten.tasks(SHAPE, chosen, [], documents=False, carried=[], lines=False)
+    assert "WHERE false AND" in next(task.query for task in nothing if task.role == "streams")
+
+
 @pytest.mark.parametrize("name", ["inserted", "streams"])
 def test_an_outcome_that_wrote_something_is_a_change(name):
     assert not target.Outcome().changed
