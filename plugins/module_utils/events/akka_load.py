@@ -163,11 +163,11 @@ class _Stage:
 
     def place(self) -> bool:
         """Give fresh rows their places; return whether any will have another ordering than in the archive."""
-        self.session.ask(f"ALTER TABLE {akka.FRESH} ADD COLUMN place bigint")
-        self.session.ask(
-            f"UPDATE {akka.FRESH} f SET place = n.place FROM (SELECT ctid AS row, row_number() OVER (ORDER BY ordering) AS place "
-            f"FROM {akka.FRESH}) n WHERE f.ctid = n.row"
-        )
+        # Rows of a batch lie side by side then; an update in place would strew them.
+        numbered = f"SELECT f.*, row_number() OVER (ORDER BY ordering) AS place FROM {akka.FRESH} f"
+        self.session.ask(f"CREATE TEMPORARY TABLE placed AS {numbered}")
+        self.session.ask(f"DROP TABLE {akka.FRESH}")
+        self.session.ask(f"ALTER TABLE placed RENAME TO {akka.FRESH}")
         self.session.ask(f"CREATE INDEX ON {akka.FRESH} (place)")
         if self.wish.ordering == akka.KEEP:
             return False
