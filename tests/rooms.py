@@ -48,8 +48,16 @@ REACHING = frozenset(
 )
 # Parts of those that only compute, or keep threads apart.
 COMPUTING = frozenset(
-    {"os.path", "urllib.parse", "threading.Lock", "yaml.YAMLError", "yaml.safe_load"}
-    | {"ssl.PEM_FOOTER", "ssl.PEM_HEADER", "ssl.PEM_cert_to_DER_cert", "ssl.cert_time_to_seconds"}
+    {
+        "os.path",
+        "urllib.parse",
+        "threading.Lock",
+        "ssl.PEM_FOOTER",
+        "ssl.PEM_HEADER",
+        "ssl.PEM_cert_to_DER_cert",
+        "ssl.cert_time_to_seconds",
+    }
+    | {"yaml.YAMLError", "yaml.safe_load"}
     | {"ansible.module_utils.common.arg_spec", "ansible.module_utils.errors"}
 )
 # Calls that read a clock or a file wherever they come from.

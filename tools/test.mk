@@ -188,7 +188,7 @@ faults-long: bootstrap ## Break the lab by chance, a schedule for each of SEEDS,
 	@PYTHONPATH=tests python -m faults.campaign --seeds $(SEEDS) --output .cache/faults/long $(FAULTS)
 
 .PHONY: bench
-bench: bench-valkey bench-backup bench-pools bench-failover bench-install ## Run every benchmark and print its tables
+bench: bench-valkey bench-backup bench-events bench-pools bench-failover bench-install ## Run every benchmark and print its tables
 
 .PHONY: bench-valkey
 bench-valkey: bootstrap ## Measure forming and rebalancing of Valkey clusters against valkey-cli

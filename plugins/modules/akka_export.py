@@ -89,7 +89,7 @@ shape:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.events import akka, akka_run, arguments, export
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import akka, akka_export, arguments, export
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.export import Made, Order, Place
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
@@ -108,7 +108,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
     )
     with export.in_words(f"archive {order.name}"):
         place = Place(options["folder"], options["cluster"])
-        made = akka_run.export(arguments.reach(options), place, order, check=module.check_mode)
+        made = akka_export.export(arguments.reach(options), place, order, check=module.check_mode)
     if not isinstance(made, Made):
         return {"changed": True, **made, "diff": {"before": "", "after": f"{order.name}: {made['events']} events\n"}}
     after = f"{made.label}: {made.archive.totals.get('journal', 0)} events\n"

@@ -111,8 +111,9 @@ label:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.events import akka, akka_run, arguments, export
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.akka_run import Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import akka, akka_load, arguments, export
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.akka_load import Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.target import BATCH
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
@@ -124,7 +125,7 @@ def run(module: AnsibleModule) -> dict[str, object]:
         archive, path = export.load(options["folder"], label)
     names = ("mapping", "schema", "snapshot_schema", "ordering", "on_conflict", "batch")
     wish = Wish(**{name: options[name] for name in names})
-    outcome = akka_run.load(arguments.reach(options), archive, path, wish, check=module.check_mode)
+    outcome = akka_load.load(arguments.reach(options), archive, path, wish, check=module.check_mode)
     return {
         "changed": outcome.changed,
         **outcome.__dict__,
@@ -146,7 +147,7 @@ def main() -> None:
             "snapshot_schema": {"type": "str", "default": ""},
             "ordering": {"type": "str", "choices": [akka.DENSE, akka.KEEP], "default": akka.DENSE},
             "on_conflict": {"type": "str", "choices": ["refuse", "skip"], "default": "refuse"},
-            "batch": {"type": "int", "default": akka_run.BATCH},
+            "batch": {"type": "int", "default": BATCH},
         },
         supports_check_mode=True,
     )

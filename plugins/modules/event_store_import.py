@@ -116,7 +116,14 @@ label:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import arguments, export, load
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.load import Wish
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.target import (
+    APPEND,
+    BATCH,
+    PRESERVE,
+    REFUSE,
+    SKIP,
+    Wish,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 
@@ -146,12 +153,12 @@ def main() -> None:
         argument_spec={
             **arguments.SHARED,
             "schema": {"type": "str", "default": "events"},
-            "mode": {"type": "str", "choices": [load.PRESERVE, load.APPEND], "default": load.PRESERVE},
-            "on_conflict": {"type": "str", "choices": [load.REFUSE, load.SKIP], "default": load.REFUSE},
+            "mode": {"type": "str", "choices": [PRESERVE, APPEND], "default": PRESERVE},
+            "on_conflict": {"type": "str", "choices": [REFUSE, SKIP], "default": REFUSE},
             "rebuild_keys": {"type": "bool", "default": False, "no_log": False},
             "documents": {"type": "bool", "default": True},
             "accept_locks": {"type": "list", "elements": "int", "default": []},
-            "batch": {"type": "int", "default": load.BATCH},
+            "batch": {"type": "int", "default": BATCH},
             "parallel": {"type": "int", "default": 2},
         },
         supports_check_mode=True,

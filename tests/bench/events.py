@@ -32,7 +32,7 @@ from postgresql.conftest import USER, Database, find_programs
 OURS = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, load, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, load, ranges, target
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach
 verb, folder, name, database, port, programs = sys.argv[2:8]
 options = dict(word.split("=", 1) for word in sys.argv[8:])
@@ -43,7 +43,7 @@ if verb == "export":
 else:
     archive, path = export.load(folder, export.require(folder, name))
     mode, rebuild = options.get("mode", "preserve"), options.get("rebuild") == "yes"
-    load.load(reach, archive, path, load.Wish("events", mode=mode, rebuild_keys=rebuild))
+    load.load(reach, archive, path, target.Wish("events", mode=mode, rebuild_keys=rebuild))
 # The largest process of all: this one, psql, zstd.
 print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024)
 """
@@ -234,24 +234,26 @@ def main() -> None:
                 before()
                 server.run("postgres", "CHECKPOINT")
                 seconds[name].append(timed(work))
-        shown(bench, ways, {name: statistics.median(found) for name, found in seconds.items()}, options)
+        shown(bench, ways, seconds, options)
 
 
-def shown(bench: Bench, ways: list, medians: dict[str, float], options: argparse.Namespace) -> None:
+def shown(bench: Bench, ways: list, seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
     """Print the table."""
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
     version = bench.server.query("store", "SHOW server_version")[0][0].split()[0]
     size = bench.server.query("store", "SELECT pg_size_pretty(pg_total_relation_size('events.mt_events'))")[0][0]
     print(
         f"{here(f'PostgreSQL {version}')}; {options.events:,} events, {size} with indexes, medians of {options.runs}.\n"
     )
-    print("| way | seconds | events/s | times as fast as | |")
-    print("|---|---|---|---|---|")
+    print("| way | seconds | from, to | events/s | times as fast as | |")
+    print("|---|---|---|---|---|---|")
     both = medians["export"] + medians["import, keys built again"]
     for name, other, _before, _work in ways:
         events = options.events // 10 if "tenth" in name else options.events
         ratio = both / medians[name] if "Marten" in name else medians[other] / medians[name] if other else 0
         told = f"| {ratio:.2f} | {other} |" if ratio else "| | |"
-        print(f"| {name} | {medians[name]:.1f} | {events / medians[name]:,.0f} {told}")
+        spread = f"{min(seconds[name]):.1f}, {max(seconds[name]):.1f}"
+        print(f"| {name} | {medians[name]:.1f} | {spread} | {events / medians[name]:,.0f} {told}")
     print(f"\nLargest process of an export or import: {max(bench.memory.values())} MiB.")
 
 

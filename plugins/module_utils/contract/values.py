@@ -19,7 +19,7 @@ def cast(name: str, value: Any, option: Option) -> Any:
 
     Parameters: name and specification (option) of the variable; value, as `--extra-vars`, an inventory or a survey gives it:
     text of the form `key=value` stands for a number, a truth value, words between commas, or YAML in brackets.
-    Raises Refusal.
+    Raises Refusal, which names the option, what was found and what is allowed.
     """
     result = ArgumentSpecValidator({name: _for_validator(option)}).validate({name: _out_of_text(value, option)})
     if result.error_messages:

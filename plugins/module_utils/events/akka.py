@@ -1,4 +1,4 @@
-"""Journals and snapshots of Akka.NET in PostgreSQL: their tables in both mappings, and the rules for them. Pure: no I/O.
+"""Journals and snapshots of Akka.NET in PostgreSQL: their tables in both mappings, and the rules for them. No I/O.
 
 Mapping `default` of Akka.Persistence.Sql: journal, tags, snapshot, with delete-compatibility-mode journal_metadata. Mapping
 `postgresql`, which is also what Akka.Persistence.PostgreSql made: event_journal, journal_metadata or metadata, snapshot_store, tags as
@@ -240,31 +240,27 @@ def conflict_queries(journal: Journal) -> dict[str, str]:
 
 
 def number_statements(journal: Journal, ordering: str, places: tuple[int, int]) -> list[str]:
-    """Return the SQL that makes the batch of fresh rows with places first to last, and gives it its `ordering`."""
+    """Return the SQL that makes the batch of fresh rows with places first to last; dense numbers are drawn with it, in that order."""
     first, last = places
-    found = [
-        f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS SELECT *, ordering AS old_ordering FROM {FRESH} "
-        f"WHERE place BETWEEN {first} AND {last}"
+    number = f"nextval({literal(journal.sequence)})" if ordering == DENSE else "f.ordering"
+    picked = f"SELECT * FROM {FRESH} WHERE place BETWEEN {first} AND {last} ORDER BY place"
+    return [
+        f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS SELECT f.*, {number} AS new_ordering FROM ({picked}) f",
     ]
-    if ordering == DENSE:
-        found.append(
-            f"UPDATE batch b SET ordering = n.ordering FROM (SELECT old_ordering, nextval({literal(journal.sequence)}) AS ordering "
-            "FROM (SELECT old_ordering FROM batch ORDER BY old_ordering) o) n WHERE b.old_ordering = n.old_ordering"
-        )
-    return found
 
 
 def insert_statements(journal: Journal, columns: Sequence[str], tag_columns: Sequence[str]) -> list[str]:
     """Return the SQL that writes a batch and its tags. `ordering` may be GENERATED ALWAYS, which an INSERT has to override."""
     listed = ", ".join(map(identifier, columns))
     table = journal.qualified(journal.journal.name)
-    found = [f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE SELECT {listed} FROM batch ORDER BY ordering"]
+    drawn = ", ".join("new_ordering" if name == "ordering" else identifier(name) for name in columns)
+    found = [f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE SELECT {drawn} FROM batch ORDER BY place"]
     if journal.tags is not None and tag_columns:
         named = ", ".join(map(identifier, tag_columns))
-        values = ", ".join({"ordering_id": "b.ordering"}.get(name, f"t.{identifier(name)}") for name in tag_columns)
+        values = ", ".join({"ordering_id": "b.new_ordering"}.get(name, f"t.{identifier(name)}") for name in tag_columns)
         found.append(
             f"INSERT INTO {journal.qualified(journal.tags.name)} ({named}) SELECT {values} FROM {STAGE_TAGS} t "
-            "JOIN batch b ON b.old_ordering = t.ordering_id"
+            "JOIN batch b ON b.ordering = t.ordering_id"
         )
     return found
 

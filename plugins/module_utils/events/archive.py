@@ -1,4 +1,4 @@
-"""The archive of an event store: what its manifest says beyond that of any backup, and how it proves itself. Pure: no I/O.
+"""The archive of an event store: what its manifest says beyond that of any backup, and how it proves itself. No I/O.
 
 An archive is a backup that is a folder of files (backup/manifest.py): one file for each part of a table, PostgreSQL's COPY text in
 one zstd frame, UTF-8, times in UTC; and `manifest.json`, written last. The manifest's `archive` says which table, columns and rows

@@ -80,7 +80,7 @@ def server(context: Context, parent: str, user: str = "") -> Iterator[Reach]:
     data_dir = os.path.join(folder, "data")
     # A folder of this name is what a killed run left.
     _remove(folder, data_dir, bin_dir, user)
-    make_folders(parent)
+    make_folders(parent, 0o755)
     os.mkdir(folder, 0o700)
     os.chown(folder, owner.pw_uid, owner.pw_gid)
     try:

@@ -254,7 +254,8 @@ def _plan(holder: Session, shape: Shape, order: Order) -> tuple[list[Range], int
         first, last, number = holder.rows(marten.bounds_query(shape, lane, order.selection))[0]
         bounds.append((int(first), int(last)) if first else None)
         counts.append(int(number) if number != "-1" else int(last or 0) - int(first or 1) + 1)
-    return ranges.plan(bounds, counts, order.part), sum(counts)
+    size = ranges.part_size(sum(counts), order.part, order.parallel)
+    return ranges.plan(bounds, counts, size), sum(counts)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup import
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.context import Context, Result
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.dump import RESTORER
 from ansible_collections.holdfast.persistence.plugins.module_utils.backup.jobs import Job
-from ansible_collections.holdfast.persistence.plugins.module_utils.events import akka, akka_run, export, load, ranges
+from ansible_collections.holdfast.persistence.plugins.module_utils.events import (
+    akka,
+    akka_export,
+    akka_load,
+    export,
+    load,
+    ranges,
+    target,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import archive as archives
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.export import Made, Order, Place
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, SqlError
@@ -77,7 +85,7 @@ def make(
     for member in contexts.sources(cluster, wish.get("source") or "replica"):
         try:
             place = Place(context.backup_dir, context.cluster, context.set, again)
-            writer = akka_run.export if kind == archives.AKKA else export.export
+            writer = akka_export.export if kind == archives.AKKA else export.export
             return writer(_reach(context, member, wish["database"]), place, order, check=check)
         except SqlError as error:
             # A replica may cancel a long read, or fall over: the next member goes on with what is written.
@@ -112,20 +120,20 @@ def bring(context: Context, wish: Mapping[str, Any], *, check: bool = False) -> 
     reach = _reach(context, leader, wish["database"], RESTORER if password else "", password)
     if (wish.get("kind") or archives.MARTEN) == archives.AKKA:
         names = ("mapping", "schema", "snapshot_schema", "ordering", "on_conflict")
-        chosen = akka_run.Wish(**_given(wish, names, {"mapping": "default"}))
-        journal = akka_run.load(reach, archive, folder, chosen, check=check)
+        chosen = akka_load.Wish(**_given(wish, names, {"mapping": "default"}))
+        journal = akka_load.load(reach, archive, folder, chosen, check=check)
         return {"label": label, "primary": leader.name, "changed": journal.changed, **journal.__dict__}
     names = ("schema", "mode", "on_conflict", "rebuild_keys", "documents")
     locks = tuple(int(lock) for lock in wish.get("accept_locks") or ())
-    store = load.Wish(**_given(wish, names, {"schema": "events"}), accept_locks=locks)
+    store = target.Wish(**_given(wish, names, {"schema": "events"}), accept_locks=locks)
     outcome = load.load(reach, archive, folder, store, check=check)
     return {"label": label, "primary": leader.name, "changed": outcome.changed, **outcome.__dict__}
 
 
 def _given(wish: Mapping[str, Any], names: Sequence[str], usual: Mapping[str, Any]) -> dict[str, Any]:
     allowed = {
-        "mode": (load.PRESERVE, load.APPEND),
-        "on_conflict": (load.REFUSE, load.SKIP),
+        "mode": (target.PRESERVE, target.APPEND),
+        "on_conflict": (target.REFUSE, target.SKIP),
         "ordering": (akka.DENSE, akka.KEEP),
     }
     found = {**usual, **{name: wish[name] for name in names if wish.get(name) not in (None, "")}}

@@ -1,4 +1,4 @@
-"""Marten's rules, as SQL: what an export reads, what an import compares and writes. Pure: no I/O.
+"""Marten's rules, as SQL: what an export reads, what an import compares and writes. No I/O.
 
 Facts of the source: seq_id is the order of all events, but neither that of commits nor that of times; the daemon reads above a
 progression row and below HighWaterMark, waits at holes, and takes a hole older than three seconds for good
@@ -103,14 +103,15 @@ def tasks(
                 part.last,
             )
         )
-    streams, cuts = _streams(shape, chosen, lines)
+    within = _within(planned)
+    streams, cuts = _streams(shape, chosen, within, lines)
     found.append(Task("streams", shape.streams.name, "streams", streams, shape.streams.names))
     if lines:
         return found
     if cuts:
         found.append(Task("cuts", "cut_streams", "cuts", cuts, (*shape.stream_key, *CUT_COLUMNS)))
     narrow = not chosen.is_whole or bool(chosen.tenants)
-    found += [_whole_or_joined(shape, table, chosen, narrow) for table in shape.side]
+    found += [_whole_or_joined(shape, table, chosen, within, narrow) for table in shape.side]
     if documents and not narrow:
         found += [
             _everything(shape, table, role)
@@ -135,18 +136,25 @@ def _everything(shape: Shape, table: Table, role: str) -> Task:
     )
 
 
-def _chosen(shape: Shape, chosen: Selection) -> str:
+def _within(planned: Sequence[Range]) -> list[str]:
+    """Return the SQL condition that no event of a selection fails, and that spares the others: its numbers have an index, times none."""
+    if not planned:
+        return ["false"]
+    return [f"e.seq_id BETWEEN {min(part.first for part in planned)} AND {max(part.last for part in planned)}"]
+
+
+def _chosen(shape: Shape, chosen: Selection, within: Sequence[str]) -> str:
     """Return the SQL of a selection's streams: their key, first and last version, number of events, time of the last."""
     keys = ", ".join(f"e.{name} AS {key}" for name, key in zip(shape.event_key, shape.stream_key, strict=True))
     grouped = ", ".join(f"e.{name}" for name in shape.event_key)
-    where = ranges.conditions(chosen) or ["true"]
+    where = [*within, *ranges.conditions(chosen)]
     return (
         f"SELECT {keys}, min(e.version) AS first_version, max(e.version) AS last_version, count(*) AS events, "
         f"max(e.timestamp) AS last_time FROM {shape.qualified(shape.events.name)} e WHERE {' AND '.join(where)} GROUP BY {grouped}"
     )
 
 
-def _streams(shape: Shape, chosen: Selection, lines: bool) -> tuple[str, str]:
+def _streams(shape: Shape, chosen: Selection, within: Sequence[str], lines: bool) -> tuple[str, str]:
     """Return the queries of streams and of cut streams; the second is empty where no stream can be cut."""
     table = shape.qualified(shape.streams.name)
     if chosen.is_whole:
@@ -167,7 +175,7 @@ def _streams(shape: Shape, chosen: Selection, lines: bool) -> tuple[str, str]:
         listed = "json_build_object(" + ", ".join(f"{literal(name)}, {value}" for name, value in values.items()) + ")"
     else:
         listed = ", ".join(f"{value} AS {identifier(name)}" for name, value in values.items())
-    picked = f"WITH c AS ({_chosen(shape, chosen)})"
+    picked = f"WITH c AS ({_chosen(shape, chosen, within)})"
     inside = " AND ".join(f"x.{name} = c.{key}" for name, key in zip(shape.event_key, shape.stream_key, strict=True))
     before = (
         f"(SELECT count(*) FROM {shape.qualified(shape.events.name)} x WHERE {inside} AND x.version <= c.last_version)"
@@ -195,7 +203,7 @@ def _empty(shape: Shape, chosen: Selection, lines: bool) -> str:
     return f" UNION ALL SELECT {listed} FROM {shape.qualified(shape.streams.name)} s WHERE {where}"
 
 
-def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, narrow: bool) -> Task:
+def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, within: Sequence[str], narrow: bool) -> Task:
     everything = _everything(shape, table, "side")
     if not narrow or table.name == TAG_VERSIONS:
         where = ranges.conditions(Selection(tenants=chosen.tenants), "t") if "tenant_id" in table.names else []
@@ -213,7 +221,7 @@ def _whole_or_joined(shape: Shape, table: Table, chosen: Selection, narrow: bool
             else next(name for name in table.names if name in ("stream_id", "stream_key"))
         )
         on = [f"e.stream_id = t.{stream}"] + ["e.tenant_id = t.tenant_id"] * ("tenant_id" in table.names)
-    where = [*on, *ranges.conditions(chosen)]
+    where = [*on, *within, *ranges.conditions(chosen)]
     inside = f"EXISTS (SELECT 1 FROM {events} e WHERE {' AND '.join(where)})"
     query = f"SELECT {table.listed('t.')} FROM {shape.qualified(table.name)} t WHERE {inside}"
     return Task(everything.file, table.name, "side", query, table.names)
@@ -230,7 +238,14 @@ def unchanged_query(shape: Shape, lane: Lane, chosen: Selection, task: Task, old
 
 # Import
 
-STAGE_EVENTS, STAGE_STREAMS, STAGE_CUTS, FRESH = "stage_events", "stage_streams", "stage_cuts", "fresh"
+# Events are staged in `fresh`, from which those that the store has are taken out: a second table of them would cost as much again.
+FRESH, FRESH_STREAMS, STAGE_STREAMS, STAGE_EMPTY, STAGE_CUTS = (
+    "fresh",
+    "fresh_streams",
+    "stage_streams",
+    "stage_empty",
+    "stage_cuts",
+)
 
 
 def who_works_query(schema: str) -> str:
@@ -288,14 +303,44 @@ def stream_columns(shape: Shape, alias: str) -> str:
     return ", ".join(f"{alias}.{name}" for name in [*names, "stream_id"])
 
 
-def fresh_query(shape: Shape, append: bool) -> str:
-    """Return the SQL that makes the table of staged events which the store lacks. Numbers of failed appends mean nothing in append mode."""
-    events = shape.qualified(shape.events.name)
-    kept = f" AND e.type <> {literal(TOMBSTONE)}" if append else ""
-    return (
-        f"CREATE TEMPORARY TABLE {FRESH} AS SELECT e.*, false AS odd FROM {STAGE_EVENTS} e WHERE NOT EXISTS (SELECT 1 FROM {events} t "
-        f"WHERE {_same_stream(shape, 't', 'e')} AND t.version = e.version AND t.id = e.id){kept}"
+def staging_events(shape: Shape, columns: Sequence[str]) -> list[str]:
+    """Return the SQL that makes the temporary table for an archive's events. place: their order in it, which is that of their numbers."""
+    return [
+        staging(shape, shape.events.name, FRESH, columns),
+        f"ALTER TABLE {FRESH} ADD COLUMN place bigint GENERATED ALWAYS AS IDENTITY",
+    ]
+
+
+def index_statements(shape: Shape) -> list[str]:
+    """Return the SQL that prepares staged rows for the planner: of wide values it needs to know nothing."""
+    keys = ["place", "seq_id", "id", "version", *(["tenant_id"] if shape.tenancy == "conjoined" else []), "stream_id"]
+    return [
+        f"CREATE INDEX ON {FRESH} (place)",
+        f"CREATE INDEX ON {STAGE_STREAMS} (id)",
+        f"ANALYZE {FRESH} ({', '.join(keys)})",
+        f"ANALYZE {STAGE_STREAMS}",
+    ]
+
+
+def known_statements(shape: Shape, append: bool) -> list[str]:
+    """Return the SQL that takes out staged events which the store has. Numbers of failed appends mean nothing in append mode."""
+    there = (
+        f"SELECT 1 FROM {shape.qualified(shape.events.name)} t "
+        f"WHERE {_same_stream(shape, 't', 'e')} AND t.version = e.version AND t.id = e.id"
     )
+    kept = [f"DELETE FROM {FRESH} WHERE type = {literal(TOMBSTONE)}"] if append else []
+    return [*kept, f"DELETE FROM {FRESH} e WHERE EXISTS ({there})"]
+
+
+def fresh_streams_query(shape: Shape) -> str:
+    """Return the SQL that makes the table of streams of fresh events, once what can't be taken is out."""
+    return f"CREATE TEMPORARY TABLE {FRESH_STREAMS} AS SELECT DISTINCT {stream_columns(shape, 'f')} FROM {FRESH} f"
+
+
+def batches_query(size: int) -> str:
+    """Return the SQL for first and last place of each batch: places whose events the store has are not counted."""
+    placed = f"SELECT place, (row_number() OVER (ORDER BY place) - 1) / {size} AS batch FROM {FRESH}"
+    return f"SELECT min(place), max(place) FROM ({placed}) p GROUP BY batch ORDER BY 1"
 
 
 def conflict_queries(shape: Shape, append: bool, cuts: bool) -> dict[str, str]:
@@ -343,18 +388,24 @@ def new_streams_query(shape: Shape) -> str:
     own = ["tenant_id"] if shape.tenancy == "conjoined" else []
     there = " AND ".join([f"t.{name} = f.{name}" for name in own] + ["t.id = f.stream_id"])
     return (
-        f"SELECT count(*) FROM (SELECT DISTINCT {stream_columns(shape, 'f')} FROM {FRESH} f WHERE NOT EXISTS "
-        f"(SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})) q"
+        f"SELECT count(*) FROM {FRESH_STREAMS} f WHERE NOT EXISTS "
+        f"(SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
     )
+
+
+def staging_empty(shape: Shape) -> str:
+    """Return the SQL that makes the table of staged streams without any event, as long as all events are staged."""
+    own = ["tenant_id"] if shape.tenancy == "conjoined" else []
+    same = " AND ".join([f"e.{name} = s.{name}" for name in own] + ["e.stream_id = s.id"])
+    none = f"NOT EXISTS (SELECT 1 FROM {FRESH} e WHERE {same})"
+    return f"CREATE TEMPORARY TABLE {STAGE_EMPTY} AS SELECT s.* FROM {STAGE_STREAMS} s WHERE coalesce(s.version, 0) = 0 AND {none}"
 
 
 def _empty_staged(shape: Shape) -> str:
     own = ["tenant_id"] if shape.tenancy == "conjoined" else []
-    same = " AND ".join([f"e.{name} = s.{name}" for name in own] + ["e.stream_id = s.id"])
     there = " AND ".join(f"t.{name} = s.{name}" for name in [*own, "id"])
     return (
-        f"FROM {STAGE_STREAMS} s WHERE coalesce(s.version, 0) = 0 AND NOT EXISTS (SELECT 1 FROM {STAGE_EVENTS} e WHERE {same}) "
-        f"AND NOT EXISTS (SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
+        f"FROM {STAGE_EMPTY} s WHERE NOT EXISTS (SELECT 1 FROM {shape.qualified(shape.streams.name)} t WHERE {there})"
     )
 
 
@@ -421,7 +472,6 @@ def batch_statements(
     events, streams = shape.qualified(shape.events.name), shape.qualified(shape.streams.name)
     conjoined = shape.tenancy == "conjoined"
     own = ["tenant_id"] if conjoined else []
-    batch = f"SELECT * FROM {FRESH} WHERE place BETWEEN {first} AND {last}"
     of_stream = " AND ".join([f"s.{name} = b.{name}" for name in own] + ["s.id = b.stream_id"])
     archived = (
         " AND coalesce(s.is_archived, false) = coalesce(b.is_archived, false)" if shape.partitions == "archived" else ""
@@ -442,7 +492,7 @@ def batch_statements(
     )
     key = ", ".join(shape.stream_key)
     found = [
-        f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS {batch}",
+        _batch(shape, first, last, append),
         f"INSERT INTO {streams} ({listed}) SELECT {values} FROM {STAGE_STREAMS} s JOIN (SELECT DISTINCT {grouped} FROM batch) k ON "
         + " AND ".join([f"s.{name} = k.{name}" for name in own] + ["s.id = k.stream_id"])
         + (
@@ -454,17 +504,8 @@ def batch_statements(
     ]
     names = columns[shape.events.name]
     listed = ", ".join(map(identifier, names))
-    if append:
-        found.append("ALTER TABLE batch ADD COLUMN old_seq bigint")
-        found.append("UPDATE batch SET old_seq = seq_id")
-        for lane in shape.lanes:
-            where = f" WHERE tenant_id = {literal(lane.tenant)}" if lane.tenant else ""
-            name = literal(shape.qualified(lane.sequence))
-            found.append(
-                f"UPDATE batch b SET seq_id = n.seq_id FROM (SELECT old_seq, id, nextval({name}) AS seq_id FROM "
-                f"(SELECT old_seq, id FROM batch{where} ORDER BY old_seq) o) n WHERE b.id = n.id AND b.old_seq = n.old_seq"
-            )
-    found.append(f"INSERT INTO {events} ({listed}) SELECT {listed} FROM batch ORDER BY seq_id")
+    drawn = ", ".join("new_seq" if append and name == "seq_id" else identifier(name) for name in names)
+    found.append(f"INSERT INTO {events} ({listed}) SELECT {drawn} FROM batch ORDER BY place")
     found.append(
         f"UPDATE {streams} s SET version = b.version, timestamp = greatest(s.timestamp, b.moment) FROM ({ends}) b "
         f"WHERE {of_stream}{archived} AND s.version < b.version"
@@ -476,13 +517,30 @@ def batch_statements(
     return found
 
 
+def _batch(shape: Shape, first: int, last: int, append: bool) -> str:
+    """Return the SQL that makes the table of a batch; in append mode numbers are drawn with it, in the order of places."""
+    picked = f"SELECT * FROM {FRESH} WHERE place BETWEEN {first} AND {last} ORDER BY place"
+    if not append:
+        return f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS {picked}"
+    drawn = {lane.tenant: f"nextval({literal(shape.qualified(lane.sequence))})" for lane in shape.lanes}
+    if shape.partitions == "tenants":
+        cases = " ".join(f"WHEN {literal(tenant)} THEN {number}" for tenant, number in drawn.items())
+        number = f"CASE f.tenant_id {cases} END"
+    else:
+        number = drawn[""]
+    # The subquery orders the rows before numbers are drawn.
+    return f"CREATE TEMPORARY TABLE batch ON COMMIT DROP AS SELECT f.*, {number} AS new_seq FROM ({picked}) f"
+
+
 def _side(shape: Shape, table: Table, names: Sequence[str], append: bool) -> str:
     listed = ", ".join(map(identifier, names))
     stage = stage_of(table.name)
     tenant = ["t.tenant_id = b.tenant_id"] if "tenant_id" in names else []
     if table in shape.tags:
-        values = ", ".join({"seq_id": "b.seq_id"}.get(name, f"t.{identifier(name)}") for name in names)
-        on = " AND ".join([f"t.seq_id = b.{'old_seq' if append else 'seq_id'}", *tenant])
+        values = ", ".join(
+            {"seq_id": "b.new_seq" if append else "b.seq_id"}.get(name, f"t.{identifier(name)}") for name in names
+        )
+        on = " AND ".join(["t.seq_id = b.seq_id", *tenant])
         return (
             f"INSERT INTO {shape.qualified(table.name)} ({listed}) SELECT {values} FROM {stage} t JOIN batch b ON {on} "
             "ON CONFLICT DO NOTHING"

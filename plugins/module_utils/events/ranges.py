@@ -1,4 +1,4 @@
-"""Which events an export takes, and how they are cut into parts that are read side by side. Pure: no I/O."""
+"""Which events an export takes, and how they are cut into parts that are read side by side. No I/O."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.backup.sql im
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 PART_EVENTS = 200_000
+LEAST_EVENTS = 20_000
 ARCHIVED = ("include", "exclude", "only")
 
 
@@ -80,6 +81,11 @@ def conditions(chosen: Selection, alias: str = "e", has_tenants: bool = True) ->
     if chosen.archived != "include":
         found.append(f"coalesce({alias}.is_archived, false) IS {'TRUE' if chosen.archived == 'only' else 'FALSE'}")
     return found
+
+
+def part_size(events: int, most: int, parallel: int) -> int:
+    """Return how many events a file holds, at most: small exports are cut, too, so that every worker has two files or more."""
+    return min(most, max(LEAST_EVENTS, -(-events // (2 * max(1, parallel)))))
 
 
 def plan(bounds: Sequence[tuple[int, int] | None], events: Sequence[int], size: int = PART_EVENTS) -> list[Range]:

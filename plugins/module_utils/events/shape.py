@@ -1,4 +1,4 @@
-"""The shape of a Marten event store, read from PostgreSQL's catalogue. Pure: no I/O.
+"""The shape of a Marten event store, read from PostgreSQL's catalogue. No I/O.
 
 Marten has no table that says how a store was configured: identity, tenancy and partitions are told by types and keys of mt_streams
 and mt_events (Marten 9.58.0 and 9.29.0, seen; 7.40 and 8.37, read in their source: src/Marten/Events/Schema).

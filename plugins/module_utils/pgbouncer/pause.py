@@ -1,4 +1,4 @@
-"""The pause of one PgBouncer for planned work: transactions end, then sessions are ended, and nobody is let in until it is over.
+"""The pause of one PgBouncer for planned work: transactions end, then sessions are ended, and nobody is let in until it is over. No I/O.
 
 PAUSE alone waits for the clients of session pools too, which leave when they like, and KILL is refused while PAUSE is at work. So the
 pools whose clients share connections are paused one database after the other; a client there waits from then on. When the last transaction

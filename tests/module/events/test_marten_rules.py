@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.holdfast.persistence.plugins.module_utils.events import export, load, ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.events.export import Order, Place
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.load import Wish
-from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.psql import Reach, Session
+from ansible_collections.holdfast.persistence.plugins.module_utils.events.target import Wish
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from event_stores import without_rows
 from run_module import fail_module, start
@@ -519,3 +519,16 @@ def test_rows_of_an_archive_are_read_without_us(server, store):
             f"SET session_replication_role = replica; COPY events.{part['table']} ({columns}) FROM stdin;\n{rows}\\.\n",
         )
     assert server.tables("target")["events.mt_events"] == server.tables("source")["events.mt_events"]
+
+
+def test_imports_into_a_schema_come_one_after_the_other(server, store):
+    """An import waits for the server to end the session of one before, and gives up on one that works."""
+    server.make("source", f"{NEW}/guid")
+    server.make("target", f"{NEW}/guid", rows=False)
+    store.export("source")
+    with Session(store.reach("target")) as other:
+        other.ask("SELECT pg_advisory_lock(hashtext('holdfast-import'), hashtext('events'))")
+        with pytest.raises(Refusal, match="another import into schema events runs"):
+            store.load("target", mode="append")
+    assert store.load("target", mode="append").changed
+    assert not store.load("target", mode="append").changed

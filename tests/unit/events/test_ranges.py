@@ -69,3 +69,18 @@ def test_a_selection_of_tenants_alone_cuts_no_stream():
         chosen.is_whole
         for chosen in (Selection(since="x"), Selection(until="x"), Selection(types=("a",)), Selection(archived="only"))
     )
+
+
+@pytest.mark.parametrize(
+    ("events", "most", "parallel", "size"),
+    [
+        (2_000_000, 200_000, 2, 200_000),
+        (200_000, 200_000, 2, 50_000),
+        (200_001, 200_000, 2, 50_001),
+        (1_000, 200_000, 2, 20_000),
+        (1_000, 10, 2, 10),
+        (0, 200_000, 0, 20_000),
+    ],
+)
+def test_every_worker_has_files_of_a_small_export(events: int, most: int, parallel: int, size: int) -> None:
+    assert ranges.part_size(events, most, parallel) == size

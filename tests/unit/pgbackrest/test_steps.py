@@ -172,6 +172,6 @@ def test_a_target_that_was_not_reached_is_explained():
         ]
     )
     told = steps.why_stopped(log)
-    assert "restore_action=back" in told and "restore_set" in told
+    assert "restore_action=back" in told and "restore_label" in told
     assert "line 29" in told and "line 3 " not in told
-    assert "restore_set" not in steps.why_stopped("FATAL: something else")
+    assert "restore_label" not in steps.why_stopped("FATAL: something else")

@@ -26,6 +26,8 @@ OPTIONS: dict[str, Any] = {
     "cluster_vip_prefix": {"type": "int"},
     "cluster_client_certificates": {"type": "bool"},
     "cluster_etcd_root_password": {"type": "str", "no_log": True},
+    "host_firewall": {"type": "bool"},
+    "etcd_quota_mebibytes": {"type": "int"},
     "patroni_timing": {"type": "str", "choices": ["fast", "standard", "patient"]},
     "cluster_postgresql_version": {"type": "str"},
     "patroni_dynamic_config": {"type": "dict"},
