@@ -113,7 +113,7 @@ class Healer:
         if len(with_keys) > 1:
             raise Refusal(
                 f"slot {slot} of {self._name(self._owner_of[slot])} is being imported by {self._keys(slot, with_keys)}",
-                "Keys of one slot in several places: look which are right, delete the others there, then run again",
+                "Bring them together one server after the other (docs/slots.md, Keys of one slot in several places)",
             )
         preferred = [*with_keys, *(node for node in targets if node == wanted), *targets]
         return preferred[0] if preferred else ""
@@ -126,8 +126,9 @@ class Healer:
         if len(originals) > 1 or any(self._members[node].myself.is_replica for node in originals):
             raise Refusal(
                 f"slot {slot} has no owner and keys of it are on {self._keys(slot, originals)}",
-                "An owner without them would hide them. Decide which are right: delete the others, or promote the"
-                " replica that has them (CLUSTER FAILOVER TAKEOVER), then run again",
+                "An owner without them would hide them. Promote a replica that has them (CLUSTER FAILOVER TAKEOVER), give"
+                " the slot to the server whose keys are right (CLUSTER ADDSLOTS) and bring the others' there (docs/slots.md,"
+                " Keys of one slot in several places)",
             )
         for node in [*originals, *importers][:1]:
             self._assign.setdefault(node, set()).add(slot)
