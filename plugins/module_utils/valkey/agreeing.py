@@ -73,6 +73,10 @@ class Agreement:
         """
         self._wait_for(lambda: self.not_serving(endpoints), len(endpoints))
 
+    def await_open(self, endpoints: Sequence[Endpoint]) -> None:
+        """Wait until servers know each other and, where all slots have owners, serve. Raises Refusal after wait_timeout, ValkeyError."""
+        self._wait_for(lambda: self._not_open(endpoints), len(endpoints))
+
     def await_known(self, endpoints: Sequence[Endpoint]) -> None:
         """Wait until servers know each other and the owner of every slot. Raises Refusal after wait_timeout, ValkeyError."""
         self._wait_for(lambda: self._not_knowing(endpoints), len(endpoints))
@@ -88,6 +92,9 @@ class Agreement:
 
     def disagreements(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:
         """Return what servers don't agree on now; the cheap questions first. Raises ValkeyError."""
+        return self._not_open(endpoints) or self._differing(endpoints, replicas)
+
+    def _not_open(self, endpoints: Sequence[Endpoint]) -> list[Disagreement]:
         missing = []
         for endpoint, reply in self._ask(endpoints, "CLUSTER", "INFO").items():
             if isinstance(reply, ReplyError):
@@ -98,7 +105,7 @@ class Agreement:
                 missing.append(Disagreement(endpoint, f"knows {info['cluster_known_nodes']} of {len(endpoints)} nodes"))
             elif info["cluster_state"] != "ok" and int(info["cluster_slots_assigned"]) == ranges.SLOT_COUNT:
                 missing.append(Disagreement(endpoint, "cluster_state is not ok"))
-        return missing or self._differing(endpoints, replicas)
+        return missing
 
     def _not_knowing(self, endpoints: Sequence[Endpoint]) -> list[Disagreement]:
         missing = []

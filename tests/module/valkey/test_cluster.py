@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable
 
@@ -173,6 +174,21 @@ def test_servers_that_wait_for_long_form_at_once() -> None:
         run_module("valkey_cluster", arguments(servers))
         assert time.monotonic() - begun < 5
         servers.witness()
+
+
+def test_a_run_ends_when_all_servers_serve() -> None:
+    """A primary that was cut off from the others agrees with them at once, and serves when the rejoin delay of 5 s is over."""
+    with ValkeyServers("8.1", 3) as servers:
+        run_module("valkey_cluster", arguments(servers, replicas=0))
+        alone, *others = servers.ports
+        for port in others:
+            servers.processes[port].send_signal(signal.SIGSTOP)
+        wait_for(lambda: "cluster_state:fail" in servers.cli(alone, "CLUSTER", "INFO"))
+        for port in others:
+            servers.processes[port].send_signal(signal.SIGCONT)
+        wait_for(lambda: not any("fail" in view for view in servers.all("CLUSTER", "NODES").values()))
+        assert not run_module("valkey_cluster", arguments(servers, replicas=0))["changed"]
+        assert all("cluster_state:ok" in text for text in servers.all("CLUSTER", "INFO").values())
 
 
 def test_a_cluster_of_another_tool_is_adopted() -> None:

@@ -197,7 +197,10 @@ class Converger:
             if plan.empty:
                 self.report.remaining = 0
                 staying = planner.staying(plan)
-                if not settled(states, staying):
+                if settled(states, staying):
+                    # A server that has just started agrees with all others before it serves.
+                    self.cluster.agreement.await_open(staying)
+                else:
                     self.cluster.agreement.agree(staying)
                 return states, planner
             if not self._act(states, planner, plan):
