@@ -33,9 +33,6 @@ def folder():
 @pytest.fixture
 def host(server, folder, monkeypatch):
     """A backup host whose cluster is one server; what a drill runs belongs to nobody in particular."""
-    # As the role makes the folder: the server of a drill belongs to another user, who has to come through.
-    (folder / "backup").mkdir()
-    (folder / "backup").chmod(0o711)
     monkeypatch.setattr(contexts, "LOCKS", str(folder / "locks"))
     # As the role makes it: a drill's server works in a folder below.
     (folder / "backup").mkdir()
