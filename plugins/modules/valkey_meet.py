@@ -134,11 +134,11 @@ def reach(fleet: Fleet, items: Sequence[Mapping[str, Any]]) -> tuple[list[Endpoi
         except Refusal as error:
             silent.append(error.problem)
     errors = fleet.connect(found)
-    for error in errors.values():
-        if not isinstance(error, connection.UnreachableError):
-            raise error
+    for trouble in errors.values():
+        if not isinstance(trouble, connection.UnreachableError):
+            raise trouble
     there = [endpoint for endpoint in found if endpoint not in errors]
-    silent += [f"{error.endpoint}: {error.problem}" for error in errors.values()]
+    silent += [f"{trouble.endpoint}: {trouble.problem}" for trouble in errors.values()]
     if not there:
         raise Refusal(f"no server of nodes answers: {'; '.join(silent)}", "Check that the servers run, then run again")
     return there, silent
