@@ -52,7 +52,7 @@ options:
         type: bool
         default: false
       files:
-        description: More files of the program, as M(holdfast.persistence.files#module) takes them.
+        description: More files of the program, as M(holdfast.persistence.files) takes them.
         type: list
         elements: dict
         default: []
