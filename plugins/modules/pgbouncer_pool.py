@@ -211,9 +211,9 @@ LOOK_SECONDS = 0.1
 
 
 def paused(params: dict[str, Any]) -> bool:
-    """Return whether the pools are paused. Raises Refusal."""
+    """Return whether the pools are known to be paused. Raises Refusal."""
     with connect(params["socket"], params["user"], params["timeout"]) as console:
-        return is_paused(console)
+        return bool(is_paused(console))
 
 
 def command(params: dict[str, Any], statement: str) -> None:

@@ -103,15 +103,24 @@ class Console:
         return [dict(zip(columns, parse_values(body), strict=True)) for kind, body in messages if kind == b"D"]
 
     def _until_ready(self) -> list[tuple[bytes, bytes]]:
-        """Return the messages up to ReadyForQuery; an error, or a wish for a password, is raised."""
+        """Return the messages up to ReadyForQuery; an error, or a wish for a password, is raised.
+
+        After an error the console is ready for the next statement (protocol-flow of PostgreSQL, "Simple Query"), or closes.
+        """
         messages: list[tuple[bytes, bytes]] = []
+        error: Refusal | None = None
         while True:
-            kind, body = self._receive()
+            try:
+                kind, body = self._receive()
+            except (OSError, Refusal) as closed:
+                raise error or closed from None
             if kind == b"E":
-                raise Refusal(f"{self._path}: {parse_error(body)}")
+                error = Refusal(f"{self._path}: {parse_error(body)}")
             if kind == b"R" and struct.unpack_from("!i", body) != (0,):
                 raise Refusal(f"{self._path}: asks for a password: run this as the user that PgBouncer runs as")
             if kind == b"Z":
+                if error:
+                    raise error
                 return messages
             messages.append((kind, body))
 

@@ -51,6 +51,28 @@ def predecessors(path: str) -> list[int]:
     )
 
 
-def is_paused(console: Console) -> bool:
-    """Return whether PgBouncer as a whole is paused or about to be. Raises Refusal."""
-    return any(row["key"] == "paused" and row["value"] == "yes" for row in console.rows("SHOW STATE"))
+def is_paused(console: Console) -> bool | None:
+    """Return whether PgBouncer as a whole is paused or about to be; None where it can't tell. Raises Refusal.
+
+    PgBouncer 1.18 (Debian 12) has no SHOW STATE, and nothing else of its console tells.
+    """
+    try:
+        state = console.rows("SHOW STATE")
+    except Refusal as error:
+        if "invalid command 'SHOW STATE'" in str(error):
+            return None
+        raise
+    return any(row["key"] == "paused" and row["value"] == "yes" for row in state)
+
+
+def resume_all(console: Console) -> bool:
+    """Let PgBouncer as a whole go on; return whether it was paused. Raises Refusal."""
+    if is_paused(console) is False:
+        return False
+    try:
+        console.rows("RESUME")
+    except Refusal as error:
+        if "not paused" in str(error):
+            return False
+        raise
+    return True

@@ -23,7 +23,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.runti
 from ansible_collections.holdfast.persistence.plugins.module_utils.haproxy.stats import parse_stats, routes
 from ansible_collections.holdfast.persistence.plugins.module_utils.patroni.rest import Client, PatroniError
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.hold import Step, leads, next_step
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect, is_paused
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.local import connect, is_paused, resume_all
 from ansible_collections.holdfast.persistence.plugins.module_utils.pgbouncer.pause import (
     pause_all,
     paused,
@@ -72,8 +72,8 @@ class Pools:
     def __init__(self, config: dict[str, Any]) -> None:
         self._socket, self._user = config["socket"], config["user"]
 
-    def paused(self) -> bool:
-        """Return whether the pools are paused."""
+    def paused(self) -> bool | None:
+        """Return whether the pools are paused; None where PgBouncer can't tell: then a pause is refused by itself."""
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
             return is_paused(console)
 
@@ -95,10 +95,10 @@ class Pools:
                 print(f"ended the sessions of {', '.join(ended)}")
 
     def wait_paused(self, deadline: float) -> bool:
-        """Wait until somebody pauses; return whether somebody did."""
+        """Wait until somebody pauses; return whether somebody did, or may have where PgBouncer can't tell."""
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
             while not stopping.is_set() and time.monotonic() < deadline:
-                if is_paused(console):
+                if is_paused(console) is not False:
                     return True
                 stopping.wait(ARMED_LOOK_SECONDS)
         return False
@@ -107,10 +107,7 @@ class Pools:
         """Resume, but for databases that were paused by themselves before; return whether there was something to resume."""
         with connect(self._socket, self._user, ANSWER_SECONDS) as console:
             single = resume_single(console.rows, before, Refusal)
-            if not is_paused(console):
-                return bool(single)
-            console.rows("RESUME")
-            return True
+            return resume_all(console) or bool(single)
 
     def busy(self) -> str:
         """Return which pools still work for a client."""

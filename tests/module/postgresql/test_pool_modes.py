@@ -218,7 +218,9 @@ def test_the_program_on_a_balancer_pauses_in_the_same_order_and_resumes_what_ano
         assert session.execute("SELECT 1").fetchone() == shared.execute("SELECT 1").fetchone() == (1,)
         before = held.single()
         held.pause(20)
-        assert held.paused()
+        # 1.18 can't tell.
+        assert held.paused() in {True, None}
+        assert held.wait_paused(time.monotonic() + 5)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 2")
         assert held.resume(before)
