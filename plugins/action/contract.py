@@ -15,9 +15,9 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.holdfast.persistence.plugins.module_utils.contract import model, names, usage, values
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import typed, variables
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract import model, names, usage, values
 
 DISPLAY = Display()
 COLLECTION = Path(os.path.realpath(__file__)).parents[2]

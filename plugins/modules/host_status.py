@@ -93,7 +93,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority
 POLICY = "/usr/sbin/policy-rc.d"
 # Answer of the policy that forbids what it was asked for (invoke-rc.d(8)).
 FORBIDDEN = 101
-NEEDRESTART, OVERRIDES = "/usr/sbin/needrestart", "/etc/needrestart/conf.d/holdfast.conf"
+NEEDRESTART = "/usr/sbin/needrestart"
+OVERRIDES = "/etc/needrestart/conf.d/holdfast.conf"
 PROPERTIES = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp"
 
 

@@ -155,7 +155,8 @@ class _Stage:
     def missing(self, part: Part) -> str:
         """Return the SQL of staged rows of snapshots or metadata whose key is not there."""
         table = _target(self.journal, part)
-        assert table is not None
+        if table is None:
+            raise AssertionError(f"{part.file}: its table is known to be there by now")
         same = " AND ".join(f"t.{identifier(name)} = s.{identifier(name)}" for name in table.key)
         listed = ", ".join(f"s.{identifier(name)}" for name in part.columns)
         there = f"SELECT 1 FROM {self.journal.qualified(table.name)} t WHERE {same}"
@@ -256,7 +257,8 @@ def _batch(staged: _Stage, first: int) -> None:
 def _add(staged: _Stage, role: str) -> None:
     for part in staged.archive.of(role):
         table = _target(staged.journal, part)
-        assert table is not None
+        if table is None:
+            raise AssertionError(f"{part.file}: its table is known to be there by now")
         listed = ", ".join(map(identifier, part.columns))
         staged.session.ask(
             f"INSERT INTO {staged.journal.qualified(table.name)} ({listed}) {staged.missing(part)} ON CONFLICT DO NOTHING"

@@ -125,13 +125,11 @@ class Session:
 
     @property
     def _stdin(self) -> IO[str]:
-        assert self._process.stdin is not None
-        return self._process.stdin
+        return _pipe(self._process.stdin)
 
     @property
     def _stdout(self) -> IO[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout
+        return _pipe(self._process.stdout)
 
     def ask(self, sql: str) -> str:
         """Run SQL and return what it prints: rows by lines, columns by the unit separator (\\x1f). Raises SqlError."""
@@ -233,11 +231,18 @@ def compress(path: str, produce: Callable[[int], int], level: int, rate: float =
     return written[0], rows
 
 
+def _pipe(stream: IO[Any] | None) -> IO[Any]:
+    """Return a pipe of a process that was started with it."""
+    if stream is None:
+        raise AssertionError("the process was started without this pipe")
+    return stream
+
+
 def _drain(process: subprocess.Popen[bytes], file: IO[bytes], rate: float) -> Written:
     """Write what a process prints to a file, no faster than rate."""
-    assert process.stdout is not None
+    source = _pipe(process.stdout)
     digest, size, begun = hashlib.sha256(), 0, time.monotonic()
-    while block := os.read(process.stdout.fileno(), _BLOCK):
+    while block := os.read(source.fileno(), _BLOCK):
         digest.update(block)
         file.write(block)
         size += len(block)
@@ -250,13 +255,12 @@ def _drain(process: subprocess.Popen[bytes], file: IO[bytes], rate: float) -> Wr
 def decompressed(path: str) -> Iterator[int]:
     """Give a descriptor from which the content of a zstd file is read. Raises Refusal where it was not read whole."""
     with _zstd(["-dc", "--quiet", "--", path], subprocess.DEVNULL) as process:
-        assert process.stdout is not None
         try:
-            yield process.stdout.fileno()
+            yield _pipe(process.stdout).fileno()
         except BaseException:
             process.kill()
             raise
-        process.stdout.close()
+        _pipe(process.stdout).close()
         if process.wait() != 0:
             raise Refusal(
                 f"{path}: zstd can't decompress it whole (status {process.returncode}). Take another copy of the archive"

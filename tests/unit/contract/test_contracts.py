@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.holdfast.persistence.plugins.module_utils.contract import model, names, usage, values
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import typed
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract import model, names, usage, values
 from hypothesis import given
 from hypothesis import strategies as st
 

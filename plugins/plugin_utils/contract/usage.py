@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.contract.model import Contract
-from ansible_collections.holdfast.persistence.plugins.module_utils.contract.values import allowed
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract.model import Contract
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract.values import allowed
 
 _WIDTH = 100
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.contract.model import HELP, Contract, whole
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.variables import nearest
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract.model import HELP, Contract, whole
 
 # How like a known name another one is that is taken for a misspelling of it; one letter too few, too many or wrong
 # in the shortest of our names is 0.9.
