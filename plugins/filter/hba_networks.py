@@ -55,7 +55,8 @@ def networks(line):
     if address == "all":
         found, method = [ipaddress.ip_network(network) for network in _EVERYBODY], following
     elif is_address(address) and is_address(following):
-        found, method = [ipaddress.ip_network(f"{address}/{following}", strict=False)], [*words, ""][5]
+        found = [ipaddress.ip_network(f"{address}/{following}", strict=False)]
+        method = words[5] if len(words) > 5 else ""
     elif is_address(address.partition("/")[0]):
         found, method = [ipaddress.ip_network(address, strict=False)], following
     else:
