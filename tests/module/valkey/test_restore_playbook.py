@@ -13,6 +13,18 @@ from run_module import ROOT, run_module
 from valkey_servers import PASSWORD, ValkeyServers
 
 KEYS = 1500
+SECRETS = (
+    *(
+        "etcd_root",
+        "etcd_patroni",
+        "pgbouncer",
+        "valkey_admin",
+        "valkey_replication",
+        "valkey_backup",
+        "valkey_respread",
+    ),
+    *("postgresql_superuser", "postgresql_replication", "postgresql_rewind", "postgresql_dump"),
+)
 
 
 def inventory(servers: ValkeyServers, folder: Path) -> Path:
@@ -22,6 +34,11 @@ def inventory(servers: ValkeyServers, folder: Path) -> Path:
     tls.mkdir()
     (tls / "ca.crt").symlink_to(servers.certificates.ca)
     (tls / "backup.pem").symlink_to(servers.certificates.combined)
+    # A cluster that stands has its secrets: only site.yml makes them.
+    (folder / "secrets").mkdir(mode=0o700)
+    for name in SECRETS:
+        (folder / "secrets" / name).write_text("a-secret-of-a-cluster-that-stands\n")
+        (folder / "secrets" / name).chmod(0o600)
     content = {
         "all": {
             "vars": {
@@ -72,7 +89,7 @@ def test_the_playbook_refuses_restores_and_goes_back(tmp_path: Path) -> None:
 
         status, text = play()
         assert status != 0
-        assert "run it again with: -e confirm_restore=test" in text
+        assert "run the playbook again with: -e confirm_restore=test" in text
         status, text = play("confirm_restore=test")
         assert status != 0
         assert f"the cluster holds {KEYS + 5} keys" in text
