@@ -158,8 +158,10 @@ def test_what_pgbench_wrote_is_readable_on_every_replica(lab: Lab) -> None:
 
     def by_replica() -> dict[str, Any]:
         found = {}
-        for _connection in range(4):
-            with lab.sql(lab.vip, 5001, "orderdb") as connection:
+        # Open side by side, so that the route shares them out.
+        with contextlib.ExitStack() as stack:
+            for _connection in range(4):
+                connection = stack.enter_context(lab.sql(lab.vip, 5001, "orderdb"))
                 row = connection.execute(WHO).fetchone()
                 assert row is not None
                 found[row[0]] = connection.execute(question).fetchone()

@@ -81,6 +81,16 @@ class Agreement:
         """Wait until servers know each other and the owner of every slot. Raises Refusal after wait_timeout, ValkeyError."""
         self._wait_for(lambda: self._not_knowing(endpoints), len(endpoints))
 
+    def await_owners(self, endpoints: Sequence[Endpoint], slots: Iterable[int]) -> None:
+        """Wait until servers know an owner of each of these slots: one that does not yet takes no key of the slot.
+
+        The owner may have got the slot a moment ago (CLUSTER ADDSLOTS), and the others hear of that by gossip.
+        Source: getNodeByQuery of Valkey 8.1 (CLUSTER_REDIR_DOWN_UNBOUND, "CLUSTERDOWN Hash slot not served").
+        Raises Refusal after wait_timeout, ValkeyError.
+        """
+        wanted = frozenset(slots)
+        self._wait_for(lambda: self._without_owner(endpoints, wanted), len(endpoints))
+
     def await_leading(self, endpoint: Endpoint) -> None:
         """Wait until a server is a primary. Raises Refusal after wait_timeout, ValkeyError."""
         start = self.clock()
@@ -116,6 +126,14 @@ class Agreement:
                 missing.append(
                     Disagreement(endpoint, f"knows {nodes} of {len(endpoints)} nodes and the owners of {slots} slots")
                 )
+        return missing
+
+    def _without_owner(self, endpoints: Sequence[Endpoint], slots: frozenset[int]) -> list[Disagreement]:
+        missing = []
+        for endpoint, reply in self._ask(endpoints, "CLUSTER", "NODES").items():
+            unknown = slots if isinstance(reply, ReplyError) else slots - parse_nodes(reply).owners.keys()
+            if unknown:
+                missing.append(Disagreement(endpoint, f"knows no owner of slot {min(unknown)}"))
         return missing
 
     def _differing(self, endpoints: Sequence[Endpoint], replicas: set[str]) -> list[Disagreement]:

@@ -229,6 +229,10 @@ class Converger:
         if plan.heal or plan.settle:
             self.cluster.forming.settle(states, plan.settle)
             self._note(Plan(settle=plan.settle), planner)
+            if plan.heal:
+                agreement, touched = self.cluster.agreement, _endpoints(plan.heal, endpoint_of)
+                agreement.await_owners(touched, (slot for m in plan.heal for slot in range(m.first, m.last + 1)))
+                agreement.await_open(touched)
             return self._move(states, planner, plan, plan.heal, "finish ")
         if plan.promote:
             self.cluster.forming.promote(states, plan.promote, staying)
@@ -239,9 +243,7 @@ class Converger:
             self._note(Plan(meet=plan.meet, assign=plan.assign, replicate=plan.replicate), planner)
             return True
         if plan.move:
-            self.cluster.agreement.await_serving(
-                [endpoint_of[n] for n in sorted({n for m in plan.move for n in (m.source, m.target)})]
-            )
+            self.cluster.agreement.await_serving(_endpoints(plan.move, endpoint_of))
             return self._move(states, planner, plan, plan.move)
         self.cluster.forming.forget(states, plan.forget)
         self._note(Plan(forget=plan.forget), planner)
@@ -264,3 +266,8 @@ class Converger:
         self.report.done += [verb + line for line in slots.describe(shape.joined(outcome.done), planner.names)]
         self.cluster.agreement.agree(planner.staying(plan))
         return not outcome.remaining
+
+
+def _endpoints(moves: Sequence[Move], endpoint_of: Mapping[str, Endpoint]) -> list[Endpoint]:
+    """Return the servers that give or take slots."""
+    return [endpoint_of[node] for node in sorted({node for move in moves for node in (move.source, move.target)})]
