@@ -123,30 +123,29 @@ errors:
 
 from ansible.module_utils.basic import AnsibleModule
 
+ARGUMENTS = {
+    "programs": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "settings": {"type": "dict"},
+            "settings_file": {"type": "path"},
+            "user": {"type": "str", "default": "root"},
+            "sensitive": {"type": "bool", "default": False},
+            "files": {"type": "list", "elements": "dict", "default": []},
+            "command": {"type": "path"},
+        },
+    },
+    "look": {"type": "bool", "default": False},
+}
+
 
 def main() -> None:
     """Refuse to run without the action of the same name."""
-    module = AnsibleModule(
-        argument_spec={
-            "programs": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-                    "settings": {"type": "dict"},
-                    "settings_file": {"type": "path"},
-                    "user": {"type": "str", "default": "root"},
-                    "sensitive": {"type": "bool", "default": False},
-                    "files": {"type": "list", "elements": "dict", "default": []},
-                    "command": {"type": "path"},
-                },
-            },
-            "look": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     module.fail_json(
         msg="holdfast.persistence.program is an action: call it by this full name, so that Ansible finds it"
     )

@@ -75,6 +75,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.files.content
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 
+# What a task may give; the action plugin adds whose lock this is.
+ARGUMENTS = {
+    "path": {"type": "path", "default": "/run/holdfast/run.lock"},
+    "seconds": {"type": "int", "default": 60},
+}
 GUARD_SECONDS = 10
 
 
@@ -113,11 +118,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "default": "/run/holdfast/run.lock"},
+            **ARGUMENTS,
             "id": {"type": "str", "required": True},
             "who": {"type": "str", "required": True},
             "dead": {"type": "str", "default": ""},
-            "seconds": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )

@@ -15,6 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Problem,
     archives,
     as_int,
+    rule,
     valkey_ports,
 )
 
@@ -26,6 +27,12 @@ _BUS = "cluster bus"
 # Ports that an inventory may choose.
 PORT_VARIABLE = "cluster_port_"
 PORT_NAMES = ("pgbouncer", "haproxy_read_write", "haproxy_read_only", "haproxy_synchronous", "haproxy_statistics")
+_PORT_READS = (
+    "haproxy_liveness_port",
+    "pgbackrest_repositories",
+    "valkey_instances",
+    *(PORT_VARIABLE + name for name in PORT_NAMES),
+)
 
 _LOWEST_PORT = 1024
 _HIGHEST_PORT = 65535
@@ -52,6 +59,7 @@ def parse_address(text: str) -> Address | None:
         return None
 
 
+@rule("address_duplicate", "address_loopback", "address_not_ip")
 def addresses(inventory: Inventory) -> Iterator[Problem]:
     """Refuse addresses that aren't IP addresses, that loop back, or that two hosts share."""
     owners: dict[Address, list[str]] = defaultdict(list)
@@ -89,6 +97,7 @@ def addresses(inventory: Inventory) -> Iterator[Problem]:
             )
 
 
+@rule("address_not_on_host")
 def address_on_host(inventory: Inventory) -> Iterator[Problem]:
     """Refuse an address that no interface of the probed host has: no service could listen there."""
     for host, probe in inventory.probed():
@@ -133,6 +142,7 @@ def ports_of(host: Host, inventory: Inventory) -> dict[str, int]:
     return {**inventory.collection.ports, **{name: port for name, port in chosen.items() if port is not None}}
 
 
+@rule("port_clash", "port_range", reads=_PORT_READS)
 def port_clashes(inventory: Inventory) -> Iterator[Problem]:
     """Refuse two services on one port of a host, and ports that Valkey can't use."""
     for host in inventory.stack:
@@ -181,6 +191,7 @@ def _chosen_out_of_range(host: Host, inventory: Inventory) -> Iterator[Problem]:
             )
 
 
+@rule("port_taken", reads=_PORT_READS)
 def port_taken(inventory: Inventory) -> Iterator[Problem]:
     """Refuse ports on which something that isn't ours already listens."""
     for host, probe in inventory.probed():
@@ -234,6 +245,7 @@ def _localhost(address: Address) -> Address | None:
     return address if address.is_loopback else None
 
 
+@rule("vip_is_host", "vip_network", "vip_not_ip", "vip_without_balancer", reads=("cluster_vip_prefix",))
 def virtual_address(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a virtual address that isn't one, that a host owns, or that lies outside the balancers' network."""
     for host in inventory.members("balancer") or inventory.stack[:1]:
