@@ -38,10 +38,10 @@ options:
         choices: [present, absent]
         default: present
       settings:
-        description: What the program reads as JSON. It has no settings where not given.
+        description: What the program reads as JSON. No settings if not given.
         type: dict
       settings_file:
-        description: Path of the settings, C(/etc/holdfast/NAME.json) where not given.
+        description: Path of the settings, C(/etc/holdfast/NAME.json) if not given.
         type: path
       user:
         description: Who runs the program. Only this user and root read the settings.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run_lock
-short_description: Let one run of a playbook at a time change the cluster
+short_description: Let only one run of a playbook at a time change the cluster
 version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:
@@ -137,7 +137,7 @@ def main() -> None:
     if other:
         module.fail_json(
             holder=other["id"],
-            msg=f"Nothing was changed. {other['who']} works on this cluster now: wait until that run has ended, then run again. "
+            msg=f"Nothing was changed. {other['who']} is changing this cluster now: wait until that run has ended, then run again. "
             f"A run that is dead is forgotten after {params['seconds']} s.",
         )
     module.exit_json(changed=False, taken=taken)

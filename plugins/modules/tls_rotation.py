@@ -14,7 +14,7 @@ author:
   - The holdfast.persistence authors (@holdfast)
 description:
   - Changes the folder that M(holdfast.persistence.tls_files) issues from; that module then issues and places what the step asks for.
-  - A step that is under way can be taken again and goes on. Another one is refused until it is proven.
+  - A step that is under way can be taken again and continues. Another one is refused until it is proven.
   - Used by the playbook C(rotate_certificates.yml). It runs on the controller and connects to nothing.
 options:
   folder:

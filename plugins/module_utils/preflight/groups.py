@@ -98,7 +98,7 @@ def hosts_without_role(inventory: Inventory) -> Iterator[Problem]:
                 rule="host_without_role",
                 hosts=(host.name,),
                 subject="",
-                found="a host in no group",
+                found="a host that is in no group of the collection",
                 allowed=f"a member of at least one of {', '.join(KNOWN_GROUPS)}",
                 remedy="put the host into a group, or take it out of the inventory",
                 warning=True,

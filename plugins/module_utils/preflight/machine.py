@@ -84,7 +84,7 @@ def releases(inventory: Inventory) -> Iterator[Problem]:
                 "systemd",
                 host,
                 "process 1",
-                "another process than systemd",
+                "a process other than systemd",
                 "systemd, which runs and supervises all services",
                 "boot the host with systemd",
             )
@@ -117,7 +117,7 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
                 host,
                 "cluster_postgresql_version",
                 wanted,
-                f"{has}, the version of Debian {host.probe.os_codename}",  # type: ignore[union-attr]
+                f"{has}, the version that Debian {host.probe.os_codename} has",  # type: ignore[union-attr]
                 f"set it to {has} or leave it out, or use the release that has {wanted}",
             )
     if len(versions) > 1:
@@ -239,7 +239,7 @@ def disks(inventory: Inventory) -> Iterator[Problem]:
                     item.path,
                     f"{item.free_mib} MiB free of {item.size_mib} MiB ({item.mount})",
                     f"{inventory.free_mib} MiB free or more (preflight_free_mib)",
-                    "free room or mount a larger file system there",
+                    "free space, or mount a larger file system there",
                 )
 
 
@@ -320,7 +320,7 @@ def _valkey_directories(host: Host, probe: Probe) -> Iterator[Problem]:
 
 def _foreign(rule: str, host: Host, path: str, found: str, allowed: str) -> Problem:
     return _problem(
-        rule, host, path, found, allowed, "look what it is; move it away if nobody needs it, or choose another name"
+        rule, host, path, found, allowed, "find out what it is; move it away if nobody needs it, or choose another name"
     )
 
 

@@ -20,7 +20,7 @@ class Problem:
 
     Parameters: rule, its name as `preflight_skip_rules` takes it; hosts, names, empty for the inventory as a whole;
     subject, the variable, group, path or thing; found, allowed, remedy, sentences without a full stop;
-    warning, true if the run may go on.
+    warning, true if the run may continue.
     """
 
     rule: str

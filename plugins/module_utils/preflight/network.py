@@ -92,7 +92,7 @@ def addresses(inventory: Inventory) -> Iterator[Problem]:
                 hosts=tuple(names),
                 subject="cluster_address",
                 found=f"{address} on {len(names)} hosts",
-                allowed="an address of its own for each host",
+                allowed="one address for each host",
                 remedy="correct cluster_address or ansible_host of all but one of them",
             )
 
@@ -112,7 +112,7 @@ def address_on_host(inventory: Inventory) -> Iterator[Problem]:
                 subject="cluster_address",
                 found=f"{address}, while the host has {', '.join(present)}",
                 allowed="an address of one of the host's interfaces",
-                remedy="set cluster_address to the address behind which the peers reach the host",
+                remedy="set cluster_address to the address at which the peers reach the host",
             )
 
 
@@ -137,7 +137,7 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
 
 
 def ports_of(host: Host, inventory: Inventory) -> dict[str, int]:
-    """Return the cluster's ports by name as a host has them; one that is no number is left to the rule bad_value."""
+    """Return the cluster's ports by name as a host has them; one that is not a number is left to the rule bad_value."""
     chosen = {name: as_int(host.value(PORT_VARIABLE + name)) for name in PORT_NAMES}
     return {**inventory.collection.ports, **{name: port for name, port in chosen.items() if port is not None}}
 

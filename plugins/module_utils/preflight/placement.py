@@ -85,7 +85,7 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
             subject="group valkey",
             found=f"{shape}: {count(primaries, 'primary', 'primaries')}",
             allowed="3 primaries or more: a failover needs the votes of a majority of them",
-            remedy=f"have {_FEWEST_PRIMARIES * (replicas + 1)} instances or more (hosts x valkey_instances), "
+            remedy=f"declare {_FEWEST_PRIMARIES * (replicas + 1)} instances or more (hosts x valkey_instances), "
             "or lower valkey_replicas",
         )
     elif not separable(instances, primaries, replicas):

@@ -84,7 +84,7 @@ def timings(inventory: Inventory) -> Iterator[Problem]:
                 subject=f"{name} of patroni_timing {profile}",
                 found=found,
                 allowed=allowed,
-                remedy="correct the value, or use a profile as it is; Patroni would replace it without a word",
+                remedy="correct the value, or use a profile as it is; otherwise Patroni replaces it silently",
             )
 
 

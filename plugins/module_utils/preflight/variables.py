@@ -95,7 +95,7 @@ def unknown_variables(inventory: Inventory) -> Iterator[Problem]:
                     rule="fixed_variable",
                     hosts=(host.name,),
                     subject=name,
-                    found="a value in the inventory, which has no effect",
+                    found="a value in the inventory, where it has no effect",
                     allowed="only the collection's own value",
                     remedy="remove the variable",
                 )
@@ -261,7 +261,7 @@ def secrets(inventory: Inventory) -> Iterator[Problem]:
                         hosts=(host.name,),
                         subject=path,
                         found=fault,
-                        allowed=f"{SHORTEST_SECRET} characters or more that nobody guesses",
+                        allowed=f"{SHORTEST_SECRET} characters or more that nobody can guess",
                         remedy="leave it out where the role generates one, or set a long random value (ansible-vault)",
                     )
 

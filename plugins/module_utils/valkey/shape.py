@@ -193,7 +193,7 @@ class _Nodes:
                 raise Refusal(
                     f"{self._name(state.id)} belongs to a cluster with the undeclared node {node.endpoint} ({node.id}"
                     f"{', down' if node.failed else ''}{', owns slots' if node.slots else ''})",
-                    "Declare it, declare it absent, or for a dead node without slots set forget_failed",
+                    "Declare it, or declare it absent; for a dead node without slots, set forget_failed",
                 )
         return tuple(dead)
 

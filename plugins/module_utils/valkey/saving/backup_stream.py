@@ -184,7 +184,7 @@ class ReplicaStream:
     def receive(self, path: str, size: int, pace: Callable[[int], None]) -> Received:
         """Write the file of that size to path. pace is called with the bytes that came.
 
-        Raises UnreachableError, OSError where it can't be written, ValkeyError where it is no RDB file.
+        Raises UnreachableError, OSError where it can't be written, ValkeyError where it is not an RDB file.
         """
         digest = hashlib.sha256()
         left, head, tail = size, b"", b""
@@ -201,9 +201,11 @@ class ReplicaStream:
         try:
             version = rdb_version(head)
         except ValueError as error:
-            raise ValkeyError(self.endpoint, f"what it sent is no RDB file: {error}") from error
+            raise ValkeyError(self.endpoint, f"the server sent what is not an RDB file: {error}") from error
         if not is_rdb_end(tail):
-            raise ValkeyError(self.endpoint, "what it sent is an RDB file without an end", "See the server's log")
+            raise ValkeyError(
+                self.endpoint, "the server sent what is an RDB file without an end", "See the server's log"
+            )
         return Received(path, size, digest.hexdigest(), version)
 
     def follow(self, path: str, until: Callable[[], int | None]) -> Received:

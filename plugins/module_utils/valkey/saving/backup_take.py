@@ -437,7 +437,7 @@ def take(wish: Wish, options: Options) -> Taken:
                 return taken
         raise Refusal(
             f"in {ATTEMPTS} attempts no moment was found at which all shards could be cut; the last time {problem}",
-            "Nothing was kept. Raise max_pause, or look whether somebody else pauses clients or moves slots",
+            "Nothing was kept. Raise max_pause, or check whether something else pauses clients or moves slots",
         )
 
 

@@ -168,7 +168,7 @@ def find(folder: str, label: str, *, deep: bool) -> store.Found:
     if not label:
         good = [item for item in store.read(folder, backup.ENGINE) if not item.problems]
         if not good:
-            raise Refusal(f"{folder} has no good backup of Valkey", "Make one, or fetch a copy")
+            raise Refusal(f"{folder} has no good backup of Valkey", "Make a backup, or fetch a copy of one")
         label = good[-1].label
     if label not in known:
         raise Refusal(f"there is no backup {label} in {folder}", f"There are {', '.join(known[-10:]) or 'none'}")
@@ -202,7 +202,7 @@ def require_memory(shards: tuple[Shard, ...], servers: Mapping[str, Server], *, 
 
 @contextlib.contextmanager
 def leaving(folder: str) -> Iterator[None]:
-    """Say what a failure leaves behind: the servers that the next run goes on with."""
+    """Say what a failure leaves behind: the servers that the next run continues with."""
     try:
         yield
     except (Refusal, ValkeyError) as error:
@@ -210,7 +210,7 @@ def leaving(folder: str) -> Iterator[None]:
         if not left:
             raise
         hours = restore_source.KEEP_SECONDS // 3600
-        remedy = f"For the next run, which goes on, {', '.join(left)} stays on this host for up to {hours} h; action back ends it"
+        remedy = f"For the next run, which continues, {', '.join(left)} stays on this host for up to {hours} h; action back ends it"
         raise Refusal(str(error), remedy) from error
 
 
@@ -229,7 +229,7 @@ class Restoring:
         self.target.fleet.close()
 
     def plan(self) -> tuple[State, Manifest, View]:
-        """Return where a restore begins or goes on. Raises Refusal where none can, before anything is changed."""
+        """Return where a restore begins or continues. Raises Refusal where none can, before anything is changed."""
         last = self.record.read()
         view = self.target.look()
         members = [node.id for node in view.members]
@@ -259,7 +259,7 @@ class Restoring:
         if keys and self.wish.existing == restore.REFUSE:
             raise Refusal(
                 f"the cluster holds {keys} keys",
-                "Nothing was changed. Restore into an empty cluster, or say what becomes of them: existing replace or flush",
+                "Nothing was changed. Restore into an empty cluster, or say what to do with these keys: existing replace or flush",
             )
         state = State(found.label, tuple(sorted(members)), self.wish.existing if keys else restore.REFUSE)
         return state, found.manifest, view
@@ -307,14 +307,14 @@ class Restoring:
         if lost:
             raise Refusal(
                 f"{lost} keys without an end are missing in the cluster that the backup has",
-                "Look who deletes keys there, empty the cluster and restore again",
+                "Find out what deletes keys there, empty the cluster and restore again",
             )
 
     def begun(self) -> State:
         """Return the restore that was begun last. Raises Refusal where none was."""
         state = self.record.read()
         if state is None:
-            raise Refusal(f"no restore was begun from {self.wish.backup_dir}", "There is nothing to go back from")
+            raise Refusal(f"no restore was begun from {self.wish.backup_dir}", "There is nothing to undo")
         return state
 
     def back(self) -> State:
@@ -324,7 +324,7 @@ class Restoring:
         """
         state = self.begun()
         if state.returning and state.reached == restore.DONE:
-            raise Refusal("the cluster went back already", "Restore the backup that you want by its label")
+            raise Refusal("that restore was undone already", "To restore a backup, name its label")
         if not state.returning:
             state = self._undone(state)
         self.wish = replace(self.wish, label=state.label)
@@ -425,8 +425,8 @@ class _Crew:
             if wrong:
                 source.stop()
                 raise Refusal(
-                    f"{len(wrong)} of {compared} keys of {shard.file} read otherwise in the cluster, {wrong[0]} among them",
-                    "Look who writes there, empty the cluster and restore again",
+                    f"{len(wrong)} of {compared} keys of {shard.file} differ in the cluster, {wrong[0]} among them",
+                    "Find out what writes there, empty the cluster and restore again",
                 )
         source.stop()
         self._keep(shard.name, replace(part, compared=compared), now=True)
