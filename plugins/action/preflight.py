@@ -230,9 +230,9 @@ def not_probed(inventory, task_vars):
                 rule="host_unreachable",
                 hosts=(host.name,),
                 subject="",
-                found="a host that could not be looked at",
+                found="a host that the preflight could not look at",
                 allowed="hosts that Ansible reaches, with Python and root's rights",
-                remedy="see the error of the task before; correct ansible_host, the key or become",
+                remedy="read the error of the task before; correct ansible_host, the key or become",
             )
 
 

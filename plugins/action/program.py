@@ -11,26 +11,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.persistence.plugins.module_utils.programs.layout import VERSION, command_text, path_of
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.modules.program import ARGUMENTS
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.programs import collection
 
-ARGUMENTS = {
-    "programs": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "settings": {"type": "dict"},
-            "settings_file": {"type": "path"},
-            "user": {"type": "str", "default": "root"},
-            "sensitive": {"type": "bool", "default": False},
-            "files": {"type": "list", "elements": "dict", "default": []},
-            "command": {"type": "path"},
-        },
-    },
-    "look": {"type": "bool", "default": False},
-}
 UNITS = "/etc/systemd/system"
 
 

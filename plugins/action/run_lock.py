@@ -14,9 +14,8 @@ import time
 
 from ansible import context
 from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.persistence.plugins.modules.run_lock import ARGUMENTS
 
-PATH = "/run/holdfast/run.lock"
-SECONDS = 60
 RENEWED_AFTER = 10
 
 
@@ -25,9 +24,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        _spec, arguments = self.validate_argument_spec(
-            {"path": {"type": "path", "default": PATH}, "seconds": {"type": "int", "default": SECONDS}}
-        )
+        _spec, arguments = self.validate_argument_spec(ARGUMENTS)
         main = os.getppid()
         identity = f"{socket.gethostname()}:{main}:{started(main)}"
         arguments.update(id=identity, who=who(main))

@@ -11,6 +11,7 @@ import os
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusals
+from ansible_collections.holdfast.persistence.plugins.modules.tls_files import ARGUMENTS
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import IMPORT_ERROR, Wish
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import (
     Outcome,
@@ -18,35 +19,6 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store imp
     Terms,
     foreign,
 )
-
-ARGUMENTS = {
-    "provider": {"type": "str", "choices": ["internal", "own"], "default": "internal"},
-    "folder": {"type": "path", "required": True},
-    "dest": {"type": "path", "required": True},
-    "host": {"type": "str", "required": True},
-    "organization": {"type": "str", "required": True},
-    "certificates": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "service": {"type": "str", "required": True},
-            "common_name": {"type": "str", "default": ""},
-            "names": {"type": "list", "elements": "str", "default": []},
-            "usages": {
-                "type": "list",
-                "elements": "str",
-                "choices": ["server", "client"],
-                "default": ["server", "client"],
-            },
-            "owner": {"type": "str", "default": "root"},
-        },
-    },
-    "clients": {"type": "list", "elements": "str", "default": []},
-    "days": {"type": "int", "default": 365},
-    "renew_days": {"type": "int", "default": 30},
-    "ca_days": {"type": "int", "default": 3650},
-}
 
 
 def to_wish(organization: str, element: dict) -> Wish:

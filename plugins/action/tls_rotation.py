@@ -10,19 +10,11 @@ import datetime
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
+from ansible_collections.holdfast.persistence.plugins.modules.tls_rotation import ARGUMENTS
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import (
     IMPORT_ERROR,
 )
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.rotation import Rotation
-from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.steps import STEPS
-
-ARGUMENTS = {
-    "folder": {"type": "path", "required": True},
-    "organization": {"type": "str", "required": True},
-    "step": {"type": "str", "choices": list(STEPS), "required": True},
-    "proven": {"type": "bool", "default": False},
-    "ca_days": {"type": "int", "default": 3650},
-}
 
 
 class ActionModule(ActionBase):

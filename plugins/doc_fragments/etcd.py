@@ -17,7 +17,7 @@ options:
     elements: str
     required: true
   username:
-    description: Name of the user. None where not given.
+    description: Name of the user. No user logs in if not given.
     type: str
   password:
     description: Password of O(username).

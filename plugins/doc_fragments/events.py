@@ -24,14 +24,14 @@ options:
     type: str
     default: postgres
   login_password:
-    description: Password of O(login_user). None where not given.
+    description: Password of O(login_user). No password is sent if not given.
     type: str
   login_db:
     description: Database of the store.
     type: str
     required: true
   session_role:
-    description: Role to act as. That of O(login_user) where not given.
+    description: Role to act as. O(login_user) itself if not given.
     type: str
     default: ''
   ssl_mode:
@@ -46,7 +46,7 @@ options:
     description: File with private key and certificate of the client.
     type: path
   bin_dir:
-    description: Folder of C(psql). That of the search path where not given.
+    description: Folder of C(psql). The one in the search path if not given.
     type: path
     default: ''
   folder:

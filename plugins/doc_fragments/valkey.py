@@ -12,7 +12,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   username:
-    description: ACL user to log in as. Without it the server's default user is meant.
+    description: ACL user to log in as. The server's default user if not given.
     type: str
   password:
     description: Password of the user.
@@ -32,7 +32,7 @@ options:
     type: path
   server_name:
     description:
-      - Name that every server's certificate is checked for. Where not given, the address that is connected to.
+      - Name that every server's certificate is checked for. The address of the connection if not given.
       - For servers whose addresses change, such as pods of Kubernetes.
     type: str
     version_added: 0.2.0
@@ -65,7 +65,7 @@ options:
 options:
   time_budget:
     description:
-      - Seconds after which no further slots are moved. RV(remaining) tells how many are left, the next run goes on.
+      - Seconds after which no further slots are moved. RV(remaining) tells how many are left, the next run continues.
       - V(0) is unlimited.
     type: float
     default: 0.0
@@ -79,13 +79,13 @@ options:
     choices: [auto, keys, atomic]
     default: auto
   keys_per_second:
-    description: Most keys moved in a second, of all nodes together. Without it there is no limit.
+    description: Limit of keys moved in a second, for all nodes together. No limit if not given.
     type: int
   max_p99:
     description:
       - Milliseconds that the 99th percentile of a probe of the servers that give and take may last; the movers slow down
         to keep it.
-      - Without it slots move as fast as the servers let them.
+      - If not given, slots move as fast as the servers allow.
     type: float
   check_room:
     description:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: uri_host
-short_description: Address as a URL has it
+short_description: Address in the form that a URL needs
 version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: weak_passwords
-short_description: What is wrong with passwords, without showing them
+short_description: Find weak passwords without showing them
 version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:

@@ -62,7 +62,7 @@ def read_or_make(folder: str, name: str, length: int, *, check_mode: bool = Fals
     """Return the secret `name` of `folder`, made of `length` random characters if it does not exist.
 
     Parameters: check_mode, true to make nothing and return a text of that length; may_make, false to refuse instead.
-    Raises ValueError when the name is no plain file name, when the file is there but empty (a truncated secret is never
+    Raises ValueError when the name is not a plain file name, when the file is there but empty (a truncated secret is never
     replaced silently), and when it is missing and may not be made.
     """
     if name != os.path.basename(name) or name.startswith(".") or not name:

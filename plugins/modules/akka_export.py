@@ -25,11 +25,11 @@ options:
     choices: [default, postgresql]
     default: default
   schema:
-    description: Schema of the journal. V(public), or V(akka_journal) with the mapping V(postgresql), where not given.
+    description: Schema of the journal. V(public), or V(akka_journal) with the mapping V(postgresql), if not given.
     type: str
     default: ''
   snapshot_schema:
-    description: Schema of the snapshots. O(schema), or V(akka_snapshots) with the mapping V(postgresql), where not given.
+    description: Schema of the snapshots. O(schema), or V(akka_snapshots) with the mapping V(postgresql), if not given.
     type: str
     default: ''
   cluster:

@@ -16,7 +16,7 @@ description:
   - Brings events, tags, metadata and snapshots of an archive into tables that the application has made. Persistence ids and their
     numbers stay as they are, and so do rows that are flagged as deleted, without which an emptied actor would use numbers again.
   - C(ordering) is written without holes. A reader by tag waits about ten seconds at its first query where there are some.
-  - What is there already is left as it is, so that a second run adds nothing and a killed one is finished by the next.
+  - What exists already is left as it is, so that a second run adds nothing and a killed one is finished by the next.
   - The actors of the archive have to be stopped.
 extends_documentation_fragment:
   - holdfast.persistence.events
@@ -27,11 +27,11 @@ options:
     choices: [default, postgresql]
     default: default
   schema:
-    description: Schema of the journal. V(public), or V(akka_journal) with the mapping V(postgresql), where not given.
+    description: Schema of the journal. V(public), or V(akka_journal) with the mapping V(postgresql), if not given.
     type: str
     default: ''
   snapshot_schema:
-    description: Schema of the snapshots. O(schema), or V(akka_snapshots) with the mapping V(postgresql), where not given.
+    description: Schema of the snapshots. O(schema), or V(akka_snapshots) with the mapping V(postgresql), if not given.
     type: str
     default: ''
   ordering:

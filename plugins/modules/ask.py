@@ -8,14 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ask
-short_description: Ask one member of a cluster after the other until one answers
+short_description: Ask the members of a cluster in turn until one answers
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:
   - Runs a module that only reads, with the options of each candidate in turn, until one succeeds.
   - It does not fail when none does. RV(errors) tells why each failed; a status shows it, a check judges it.
-  - Nor does it fail when the host cannot be reached, and the play goes on with that host.
+  - Nor does it fail when the host cannot be reached, and the play continues with that host.
 options:
   module:
     description: Name of a module that changes nothing.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: contract
-short_description: Know what a playbook of this collection is asked for by variables
+short_description: Check the variables of a playbook of this collection, and give them their types
 version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:

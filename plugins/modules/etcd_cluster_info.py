@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_cluster_info
-short_description: Tell what an etcd cluster is like, and check it
+short_description: Read members, leader and alarms of an etcd cluster, and check them
 version_added: 0.1.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -23,7 +23,7 @@ options:
     type: int
     default: 2048
   declared_members:
-    description: Names that the members should have. Not judged where not given.
+    description: Names that the members should have. Not judged if not given.
     type: list
     elements: str
     default: []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_member
-short_description: Let a member join, vote in or leave an etcd cluster
+short_description: Add, promote or remove a member of an etcd cluster
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -244,7 +244,7 @@ def main() -> None:
     try:
         module.exit_json(**run(module))
     except Refusal as error:
-        module.fail_json(msg=f"etcd's members stay as they are: {error}.")
+        module.fail_json(msg=f"etcd's members were not changed: {error}.")
     except EtcdError as error:
         module.fail_json(msg=str(error))
 

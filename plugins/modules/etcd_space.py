@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_space
-short_description: Give an etcd cluster that has reached its quota its room back
+short_description: Free space in an etcd cluster that has reached its quota
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)

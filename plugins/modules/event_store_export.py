@@ -15,7 +15,7 @@ author:
 description:
   - Reads streams, events and tags under one snapshot, several parts at a time, and writes PostgreSQL's COPY text in zstd frames with
     a manifest that is written last. Archived and compacted streams, tenants, binary events and metadata come along.
-  - A killed export goes on where it ended, as far as what it had read is unchanged. An archive of the name that is there already is
+  - A killed export continues where it ended, as far as what it had read is unchanged. An archive of the name that exists already is
     left as it is.
 extends_documentation_fragment:
   - holdfast.persistence.events
@@ -29,20 +29,20 @@ options:
     type: str
     default: ''
   since:
-    description: Time from which on events are taken, by their timestamp, with an offset from UTC. From the first where not given.
+    description: Time from which on events are taken, by their timestamp, with an offset from UTC. From the first event if not given.
     type: str
     default: ''
   until:
-    description: Time before which events are taken. To the last where not given.
+    description: Time before which events are taken. To the last event if not given.
     type: str
     default: ''
   tenants:
-    description: Tenants whose events are taken. All where not given.
+    description: Tenants whose events are taken. All if not given.
     type: list
     elements: str
     default: []
   types:
-    description: Event types that are taken, such as V(order_placed). All where not given.
+    description: Event types that are taken, such as V(order_placed). All if not given.
     type: list
     elements: str
     default: []

@@ -15,7 +15,7 @@ author:
 description:
   - Brings streams, events and tags of an archive into a store whose tables the application has made. Ids, versions, times, tenants and
     metadata stay as they are; streams are never renumbered.
-  - What is there already is left as it is, so that a second run adds nothing and a killed one is finished by the next.
+  - What exists already is left as it is, so that a second run adds nothing and a killed one is finished by the next.
   - Every file is compared with its digest first. A damaged archive, a store of another identity, tenancy or partitioning, a range
     that cuts streams whose beginning the store lacks, a daemon that leads, or an application that writes (with V(preserve)) are
     refused before anything is written.
@@ -29,7 +29,7 @@ options:
   mode:
     description:
       - V(preserve) keeps sequence numbers, and sets the sequence and C(HighWaterMark) so that no daemon skips or rewinds.
-      - V(append) draws new sequence numbers, in the same order, in a store that applications and daemons go on to use.
+      - V(append) draws new sequence numbers, in the same order, in a store that applications and daemons continue to use.
     type: str
     choices: [preserve, append]
     default: preserve

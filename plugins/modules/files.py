@@ -37,10 +37,10 @@ options:
         type: str
         default: root
       group:
-        description: Name of the owning group. The name of the user where not given.
+        description: Name of the owning group. The name of the user if not given.
         type: str
       mode:
-        description: Permissions in octal. For files V(0644), for folders V(0755) where not given.
+        description: Permissions in octal. For files V(0644), for folders V(0755) if not given.
         type: str
       sensitive:
         description: Never show the content in a diff.

@@ -91,7 +91,9 @@ def main() -> None:
     except OSError as error:
         message = f"{path}: {error.strerror or error}"
         if module.params["must_answer"]:
-            module.fail_json(msg=f"HAProxy does not answer: {message}. Is it running (systemctl status haproxy)?")
+            module.fail_json(
+                msg=f"HAProxy does not answer: {message}. Check whether the service runs: systemctl status haproxy"
+            )
         result = {"error": message, "frontends": {}, "backends": {}}
     except Refusal as error:
         module.fail_json(msg=f"{path}: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_settings
-short_description: Bring running kernel settings to their wished values, where the machine allows it
+short_description: Set the running kernel's settings, where the machine allows it
 version_added: 0.1.0
 author:
   - The holdfast.persistence authors (@holdfast)

@@ -35,7 +35,7 @@ options:
         type: int
         default: 0
       maximum_lag:
-        description: How far the O(expect.members) may be behind the leader, in bytes. Not checked where not given.
+        description: How far the O(expect.members) may be behind the leader, in bytes. Not checked if not given.
         type: int
   wait:
     description: How long to wait until the cluster is as expected, in seconds.

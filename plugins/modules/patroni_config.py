@@ -33,7 +33,7 @@ options:
   login_unix_socket:
     description:
       - Folder of the socket of a PostgreSQL server on this host. Its settings are checked against what that server takes, and those that
-        it would refuse are refused before anything is sent. Not checked where not given, or where the server does not answer.
+        it would refuse are refused before anything is sent. Not checked if not given, or if the server does not answer.
     type: path
   login_user:
     description: Superuser of that server, as which it accepts the system user.

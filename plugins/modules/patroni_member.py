@@ -142,7 +142,9 @@ def await_member(client: Client, accept: Callable[[Member], bool], seconds: floa
         except PatroniError as error:
             found = str(error)
         if time.monotonic() >= deadline:
-            raise Refusal(f"not {wanted} after {seconds:g} s: {found}. See its journal (journalctl -u patroni)")
+            raise Refusal(
+                f"not {wanted} after {seconds:g} s: {found}. Read the journal on that host: journalctl -u patroni"
+            )
         time.sleep(LOOK_SECONDS)
 
 
@@ -203,7 +205,7 @@ def is_done(client: Client, member: Member, params: dict[str, Any]) -> bool:
     state = params["state"]
     if state == "reinitialized" and member.leads:
         raise Refusal(
-            f"{member.name} leads, so its data is the cluster's: let another member lead first (switchover.yml). Nothing was changed"
+            f"{member.name} leads, so its data is the cluster's: run switchover.yml first. Nothing was changed"
         )
     if state == "restarted":
         return params["pending"] and not member.pending_restart

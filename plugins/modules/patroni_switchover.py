@@ -288,7 +288,7 @@ def unpaused() -> Iterator[None]:
     try:
         yield
     except Refusal as error:
-        raise Refusal(f"No switchover, the pools go on: {error}.") from error
+        raise Refusal(f"No switchover; the pools serve again: {error}.") from error
 
 
 def switch_paused(module: AnsibleModule, client: Client, cluster: Cluster, chosen: Plan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pgbackrest_restore
-short_description: The steps of a restore of a Patroni cluster that happen on one host
+short_description: Take one host through the steps of a restore of a Patroni cluster
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -16,7 +16,7 @@ description:
   - Each call does one step of C(restore_postgresql.yml). A step that is done already does nothing, so that an interrupted restore goes
     on where it stopped.
   - O(state_file) on the restored host records the restore's progress.
-  - Steps on one host wait for each other, so that a step that goes on after its run was killed meets no second one.
+  - Steps on one host wait for each other, so that a step that continues after its run was killed meets no second one.
   - Nothing is deleted but by O(step=cleanup). The old data directory is kept beside the new one as C(<data_dir>.before-<id>).
 options:
   step:
@@ -65,7 +65,7 @@ options:
     type: str
     default: ""
   label:
-    description: Backup to begin with. The newest before the target where not given.
+    description: Backup to begin with. The newest before the target if not given.
     type: str
     default: ""
   timeline:
@@ -290,7 +290,7 @@ class Restore:
         if not locked(descriptor, self._params["timeout"]):
             raise Refusal(
                 f"a step of an earlier run is still at work after {self._params['timeout']} s (restore_timeout): "
-                f"see who it is with: fuser -v {folder}"
+                f"`fuser -v {folder}` shows its process"
             )
 
     def _load(self) -> dict[str, Any]:
@@ -300,7 +300,7 @@ class Restore:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise Refusal(f"{self._params['state_file']} is damaged ({error}): look at it and delete it") from error
+            raise Refusal(f"{self._params['state_file']} is damaged ({error}): read it, then delete it") from error
 
     def _save(self, changes: Mapping[str, Any]) -> None:
         self.state = {**self.state, **changes}
@@ -321,7 +321,7 @@ class Restore:
         return {"changed": False, "primary": state in ("in production", "shut down"), "kept": list(self._kept())}
 
     def plan(self) -> dict[str, Any]:
-        """Begin a restore, or go on with the same one. Raises Refusal."""
+        """Begin a restore, or continue with the same one. Raises Refusal."""
         wish = {key: self._params[key] for key in ("type", "target", "label", "timeline", "exclusive")}
         if steps.goes_on(self.state, wish):
             return {"changed": False}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pgbackrest_stanza
-short_description: Have a cluster's stanza in pgBackRest's repositories
+short_description: Create a cluster's stanza in pgBackRest's repositories
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -157,7 +157,9 @@ def main() -> None:
         module.fail_json(msg=str(error))
     if before.broken:
         faults = "; ".join(f"repository {number}: {text}" for number, text in sorted(before.broken.items()))
-        module.fail_json(msg=f"{faults}. Is the passphrase the one it was made with, and is the store reachable?")
+        module.fail_json(
+            msg=f"{faults}. Check that the passphrase is the one the repository was made with, and that the store is reachable"
+        )
     missing = sorted(wanted & set(before.missing))
     actions = (["create"] if missing else []) if module.check_mode else create(module, before)
     known = wanted - set(missing)

@@ -113,7 +113,9 @@ def main() -> None:
         result = read(module.params["socket"], module.params["user"], module.params["timeout"])
     except Refusal as error:
         if module.params["must_answer"]:
-            module.fail_json(msg=f"PgBouncer does not answer: {error}. Is it running (systemctl status pgbouncer)?")
+            module.fail_json(
+                msg=f"PgBouncer does not answer: {error}. Check whether the service runs: systemctl status pgbouncer"
+            )
         result = {"error": str(error), "version": "", "pools": [], "databases": []}
     module.exit_json(changed=False, **result)
 

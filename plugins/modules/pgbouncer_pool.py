@@ -2,7 +2,7 @@
 # Copyright: the holdfast.persistence authors
 # Apache License 2.0 (see LICENSE) or, at your option,
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
-"""Module that pauses and resumes PgBouncer's pools, so that they always go on again."""
+"""Module that pauses and resumes PgBouncer's pools, so that they always continue again."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ options:
     type: float
     default: 15
   patience:
-    description: With V(state=resumed), how long a hold may go on by itself before it is ended, in seconds.
+    description: With V(state=resumed), how long a hold may continue by itself before it is ended, in seconds.
     type: float
     default: 0
   arm:
@@ -61,7 +61,7 @@ options:
     type: float
     default: 30
   follow:
-    description: What makes the pools go on earlier, a new primary.
+    description: What makes the pools continue earlier, a new primary.
     type: dict
     suboptions:
       leader:
@@ -144,7 +144,7 @@ renewed:
   elements: str
   returned: success
 pending:
-  description: Those of them whose last connection was not renewed in time, as a transaction still goes on; it is when that ends.
+  description: Those of them whose last connection was not renewed in time, as a transaction still continues; it is when that ends.
   type: list
   elements: str
   returned: success
@@ -287,7 +287,7 @@ def pause(module: AnsibleModule) -> dict[str, Any]:
     if code != 0 or found.get("run") != run:
         reason = found["reason"] if found.get("run") == run else f"{out}{errors}".strip()
         module.fail_json(
-            msg=f"The pools were not paused, they go on: {reason}. End those transactions or raise pause_timeout, then run again "
+            msg=f"The pools were not paused and still serve: {reason}. End those transactions, or raise pause_timeout, then run again "
             f"(journalctl -u {UNIT})."
         )
     return found
@@ -301,7 +301,7 @@ def resume(module: AnsibleModule, before: bool, is_held: bool) -> None:
         is_held = held(module)
     if is_held:
         code, out, errors = module.run_command([module.get_bin_path("systemctl", required=True), "stop", UNIT])
-        # A hold may have ended by itself meanwhile: what counts is that the pools go on.
+        # A hold may have ended by itself meanwhile: what counts is that the pools continue.
         if code != 0 and paused(module.params):
             module.fail_json(msg=f"{UNIT} does not end: {out}{errors}".strip())
     if (before or is_held) and paused(module.params):
@@ -410,7 +410,9 @@ def main() -> None:
     try:
         module.exit_json(**run(module))
     except Refusal as error:
-        module.fail_json(msg=f"PgBouncer does not answer: {error}. Is it running (systemctl status pgbouncer)?")
+        module.fail_json(
+            msg=f"PgBouncer does not answer: {error}. Check whether the service runs: systemctl status pgbouncer"
+        )
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ EXAMPLES = r"""
   become_user: postgres
   run_once: true
 
-- name: List what is wrong with a pair of servers without Patroni, and go on
+- name: List what is wrong with a pair of servers without Patroni, and continue
   holdfast.persistence.postgresql_replication_check:
     members:
       - {name: first, host: 198.18.7.11}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgresql_settings
-short_description: Check settings against what a running PostgreSQL takes
+short_description: Check settings against what a running PostgreSQL accepts
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)

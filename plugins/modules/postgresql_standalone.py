@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgresql_standalone
-short_description: Let a cluster follow a standalone PostgreSQL, and stop that when the cluster takes over
+short_description: Prepare a standalone PostgreSQL for a cluster that follows it, and stop it when the cluster takes over
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -184,12 +184,12 @@ class Standalone:
     def _find(self) -> Listed:
         path = self._module.get_bin_path("pg_lsclusters")
         if path is None:
-            raise Refusal("it has no PostgreSQL of Debian's layout (pg_lsclusters is missing)")
+            raise Refusal("the host has no PostgreSQL in Debian's layout (pg_lsclusters is missing)")
         clusters = parse_clusters(self._run([path, "--no-header"]))
         for found in clusters:
             if (found.version, found.name) == (self._version, self._name):
                 if not os.path.exists(os.path.join(found.data_dir, "PG_VERSION")):
-                    raise Refusal(f"{found.data_dir} of {self.folder} is no data directory")
+                    raise Refusal(f"{found.data_dir} of {self.folder} is not a data directory")
                 return found
         names = ", ".join(f"{found.version}/{found.name}" for found in clusters) or "none"
         raise Refusal(
@@ -292,7 +292,7 @@ def followable(module: AnsibleModule, standalone: Standalone) -> dict[str, Any]:
         write(hba_file, wished, 0o640)
         bad = standalone.sql("SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL")
         if bad != "0":
-            raise Refusal(f"{hba_file} has lines that PostgreSQL doesn't take (pg_hba_file_rules)")
+            raise Refusal(f"{hba_file} has lines that PostgreSQL refuses (pg_hba_file_rules)")
         standalone.sql("SELECT pg_reload_conf()")
     return {"changed": changed, "system": data["system"]}
 

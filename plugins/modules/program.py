@@ -38,10 +38,10 @@ options:
         choices: [present, absent]
         default: present
       settings:
-        description: What the program reads as JSON. It has no settings where not given.
+        description: What the program reads as JSON. No settings if not given.
         type: dict
       settings_file:
-        description: Path of the settings, C(/etc/holdfast/NAME.json) where not given.
+        description: Path of the settings, C(/etc/holdfast/NAME.json) if not given.
         type: path
       user:
         description: Who runs the program. Only this user and root read the settings.
@@ -123,30 +123,29 @@ errors:
 
 from ansible.module_utils.basic import AnsibleModule
 
+ARGUMENTS = {
+    "programs": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "settings": {"type": "dict"},
+            "settings_file": {"type": "path"},
+            "user": {"type": "str", "default": "root"},
+            "sensitive": {"type": "bool", "default": False},
+            "files": {"type": "list", "elements": "dict", "default": []},
+            "command": {"type": "path"},
+        },
+    },
+    "look": {"type": "bool", "default": False},
+}
+
 
 def main() -> None:
     """Refuse to run without the action of the same name."""
-    module = AnsibleModule(
-        argument_spec={
-            "programs": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-                    "settings": {"type": "dict"},
-                    "settings_file": {"type": "path"},
-                    "user": {"type": "str", "default": "root"},
-                    "sensitive": {"type": "bool", "default": False},
-                    "files": {"type": "list", "elements": "dict", "default": []},
-                    "command": {"type": "path"},
-                },
-            },
-            "look": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     module.fail_json(
         msg="holdfast.persistence.program is an action: call it by this full name, so that Ansible finds it"
     )

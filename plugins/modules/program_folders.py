@@ -129,7 +129,7 @@ def read_build(name: str) -> Build:
     beside = sorted(entry for entry in os.listdir(FOLDER) if entry.startswith(own)) if os.path.isdir(FOLDER) else []
     others = tuple(entry for entry in beside if entry != target)
     if os.path.lexists(path) and not target:
-        return Build(others=others, blocker=f"{path} is no symbolic link: move it away and run again")
+        return Build(others=others, blocker=f"{path} is not a symbolic link: move it away and run again")
     if target not in beside:
         return Build(others=others)
     return Build(exists=True, files=read_files(path), others=others)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run_lock
-short_description: Let one run of a playbook at a time change the cluster
+short_description: Let only one run of a playbook at a time change the cluster
 version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:
@@ -75,6 +75,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.files.content
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
 
+# What a task may give; the action plugin adds whose lock this is.
+ARGUMENTS = {
+    "path": {"type": "path", "default": "/run/holdfast/run.lock"},
+    "seconds": {"type": "int", "default": 60},
+}
 GUARD_SECONDS = 10
 
 
@@ -113,11 +118,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "default": "/run/holdfast/run.lock"},
+            **ARGUMENTS,
             "id": {"type": "str", "required": True},
             "who": {"type": "str", "required": True},
             "dead": {"type": "str", "default": ""},
-            "seconds": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
@@ -133,7 +137,7 @@ def main() -> None:
     if other:
         module.fail_json(
             holder=other["id"],
-            msg=f"Nothing was changed. {other['who']} works on this cluster now: wait until that run has ended, then run again. "
+            msg=f"Nothing was changed. {other['who']} is changing this cluster now: wait until that run has ended, then run again. "
             f"A run that is dead is forgotten after {params['seconds']} s.",
         )
     module.exit_json(changed=False, taken=taken)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: teardown
-short_description: Stop units and delete files, for good
+short_description: Stop units and delete files permanently
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)

@@ -129,40 +129,39 @@ changed_paths:
 
 from ansible.module_utils.basic import AnsibleModule
 
+ARGUMENTS = {
+    "provider": {"type": "str", "choices": ["internal", "own"], "default": "internal"},
+    "folder": {"type": "path", "required": True},
+    "dest": {"type": "path", "required": True},
+    "host": {"type": "str", "required": True},
+    "organization": {"type": "str", "required": True},
+    "certificates": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "service": {"type": "str", "required": True},
+            "common_name": {"type": "str", "default": ""},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "usages": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["server", "client"],
+                "default": ["server", "client"],
+            },
+            "owner": {"type": "str", "default": "root"},
+        },
+    },
+    "clients": {"type": "list", "elements": "str", "default": []},
+    "days": {"type": "int", "default": 365},
+    "renew_days": {"type": "int", "default": 30},
+    "ca_days": {"type": "int", "default": 3650},
+}
+
 
 def main() -> None:
     """Refuse to run without the action of the same name."""
-    module = AnsibleModule(
-        argument_spec={
-            "provider": {"type": "str", "choices": ["internal", "own"], "default": "internal"},
-            "folder": {"type": "path", "required": True},
-            "dest": {"type": "path", "required": True},
-            "host": {"type": "str", "required": True},
-            "organization": {"type": "str", "required": True},
-            "certificates": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "service": {"type": "str", "required": True},
-                    "common_name": {"type": "str", "default": ""},
-                    "names": {"type": "list", "elements": "str", "default": []},
-                    "usages": {
-                        "type": "list",
-                        "elements": "str",
-                        "choices": ["server", "client"],
-                        "default": ["server", "client"],
-                    },
-                    "owner": {"type": "str", "default": "root"},
-                },
-            },
-            "clients": {"type": "list", "elements": "str", "default": []},
-            "days": {"type": "int", "default": 365},
-            "renew_days": {"type": "int", "default": 30},
-            "ca_days": {"type": "int", "default": 3650},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     module.fail_json(msg="tls_files works on the controller; it was run on a host without its action plugin")
 
 

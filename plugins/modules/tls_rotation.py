@@ -14,7 +14,7 @@ author:
   - The holdfast.persistence authors (@holdfast)
 description:
   - Changes the folder that M(holdfast.persistence.tls_files) issues from; that module then issues and places what the step asks for.
-  - A step that is under way can be taken again and goes on. Another one is refused until it is proven.
+  - A step that is under way can be taken again and continues. Another one is refused until it is proven.
   - Used by the playbook C(rotate_certificates.yml). It runs on the controller and connects to nothing.
 options:
   folder:
@@ -77,19 +77,18 @@ steps:
 
 from ansible.module_utils.basic import AnsibleModule
 
+ARGUMENTS = {
+    "folder": {"type": "path", "required": True},
+    "organization": {"type": "str", "required": True},
+    "step": {"type": "str", "choices": ["leaves", "begin", "switch", "finish"], "required": True},
+    "proven": {"type": "bool", "default": False},
+    "ca_days": {"type": "int", "default": 3650},
+}
+
 
 def main() -> None:
     """Refuse to run without the action of the same name."""
-    module = AnsibleModule(
-        argument_spec={
-            "folder": {"type": "path", "required": True},
-            "organization": {"type": "str", "required": True},
-            "step": {"type": "str", "choices": ["leaves", "begin", "switch", "finish"], "required": True},
-            "proven": {"type": "bool", "default": False},
-            "ca_days": {"type": "int", "default": 3650},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     module.fail_json(msg="tls_rotation works on the controller; it was run on a host without its action plugin")
 
 

@@ -33,7 +33,7 @@ options:
     choices: [started, stopped]
     default: started
   enabled:
-    description: Whether the unit starts at boot. Left as it is where not given.
+    description: Whether the unit starts at boot. Unchanged if not given.
     type: bool
   restart_on:
     description: Paths of files; the unit is restarted if one of them is not as the running process loaded it.

@@ -15,7 +15,7 @@ author:
 description:
   - Brings one file of each shard to this host over the servers' own replication protocol; it needs no access to their disks.
   - All files are the cluster at one moment. Writes are held on all primaries while the snapshots begin, for milliseconds,
-    and for O(max_pause) at most whatever becomes of this run; reads go on. Whatever was acknowledged before is in the backup.
+    and for O(max_pause) at most whatever becomes of this run; reads continue. Whatever was acknowledged before is in the backup.
     That no shard went on meanwhile is read from the replication offsets.
   - The backup is the folder C(valkey/LABEL) in O(backup_dir), with a manifest of slot map, node ids, offsets, versions, sizes
     and SHA-256. Until it is complete the folder is called C(LABEL.partial); the next run removes what a killed one left.
@@ -54,7 +54,7 @@ options:
     choices: [auto, primary, replica]
     default: auto
   max_pause:
-    description: Milliseconds after which servers let writes go on by themselves. An attempt that takes longer is made again.
+    description: Milliseconds after which servers let writes continue by themselves. An attempt that takes longer is made again.
     type: int
     default: 500
   wait_timeout:

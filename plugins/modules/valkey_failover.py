@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: valkey_failover
-short_description: Let a replica of a Valkey cluster take over from its primary
+short_description: Fail over a shard of a Valkey cluster to a replica
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -271,7 +271,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         if decision.risk and not module.params["confirm_loss"]:
             raise Refusal(
                 f"mode {module.params['mode']} needs a confirmation, nothing was changed. What may be lost: {decision.risk}",
-                "To do it all the same, set confirm_loss to true",
+                "To do it anyway, set confirm_loss to true",
             )
         if not decision.risk:
             wished = decision

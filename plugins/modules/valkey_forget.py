@@ -171,7 +171,7 @@ def carry_out(fleet: Fleet, staying: Sequence[Endpoint], ids: Sequence[str], sec
         if not left:
             return
         if time.monotonic() > deadline:
-            raise Refusal(f"{', '.join(sorted(left))} come back by gossip", "Run again while all members are up")
+            raise Refusal(f"{', '.join(sorted(left))} came back by gossip", "Run again while all members are up")
         time.sleep(POLL)
 
 

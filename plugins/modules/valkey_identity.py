@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: valkey_identity
-short_description: Make a lost or damaged nodes.conf of Valkey instances again
+short_description: Rebuild a lost or damaged nodes.conf of Valkey instances
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -173,7 +173,7 @@ def content(
             return None
         raise Refusal(
             f"{path} {reason}, and no other member that answers knows {where}",
-            "Start the other members and run again; where all lost theirs, move the folders aside and restore a backup",
+            "Start the other members and run again; if all lost theirs, move the folders aside and restore a backup",
         )
     member, me = best
     if not has_data(folder):

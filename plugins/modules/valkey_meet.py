@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: valkey_meet
-short_description: Join the servers of a Valkey cluster again after their addresses changed
+short_description: Reconnect the servers of a Valkey cluster after their addresses changed
 version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
@@ -17,7 +17,7 @@ description:
     ones. One server meets every other where that is now; ids, slots and data are as they were.
   - Only members are met. A server that the cluster does not know, such as one that lost its disk, is left to
     M(holdfast.persistence.valkey_cluster), and two clusters are never merged.
-  - Each server has to be started with its own new address as C(cluster-announce-ip); the one that meets the others would otherwise go on
+  - Each server has to be started with its own new address as C(cluster-announce-ip); the one that meets the others would otherwise continue
     telling clients its old one.
 options:
   nodes:

@@ -41,7 +41,7 @@ options:
     default: ""
   action:
     description:
-      - V(restore) restores, or goes on.
+      - V(restore) restores, or continues.
       - V(back) undoes what the last restore did. The cluster is emptied; where it was not empty before, what was there is
         restored from the backup that was made of it.
     type: str

@@ -243,7 +243,7 @@ def _weights(items: Mapping[str, Any]) -> dict[str, Fraction]:
         try:
             found[node] = Fraction(str(value))
         except (ValueError, ZeroDivisionError) as error:
-            raise Refusal(f"weights, {node}: {value!r} is no number", "Write a number, 0 drains the node") from error
+            raise Refusal(f"weights, {node}: {value!r} is not a number", "Write a number, 0 drains the node") from error
         if found[node] < 0:
             raise Refusal(f"weights, {node}: {value} is negative", "Write a number, 0 drains the node")
     return found

@@ -81,7 +81,7 @@ def run(
 ) -> Run:  # fmt: skip
     """Run a program on a port and database beside other clients; return what it told.
 
-    altered is called when its table has been altered, and before the program goes on.
+    altered is called when its table has been altered, and before the program continues.
     """
     schema(tier)
     environment = {**tier.environment(port, database), **(variables or {})}

@@ -133,7 +133,7 @@ def fixed(lab: Lab, faults: Sequence[Fault], folder: Path, minutes: float) -> in
 
 
 def _spread(lab: Lab) -> None:
-    """Wait until no host has most of Valkey's primaries; go on where that takes too long: it is no promise."""
+    """Wait until no host has most of Valkey's primaries; continue where that takes too long: it is no promise."""
     try:
         lab.await_health(READY)
     except LabError as error:

@@ -219,7 +219,7 @@ def rolling_restart(lab: Lab) -> Wound:
 
 
 def rolling_update(lab: Lab) -> Wound:
-    """Let update.yml restart PostgreSQL for a setting and kill the primary when the first replica is done; the next run goes on."""
+    """Let update.yml restart PostgreSQL for a setting and kill the primary when the first replica is done; the next run continues."""
     more = ("--tags", "patroni", "--extra-vars", json.dumps({"patroni_max_connections": 210, "update_packages": False}))
     less = ("--tags", "patroni", "--extra-vars", json.dumps({"update_packages": False}))
     _finish("site", *more)

@@ -78,7 +78,7 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def tables(self, name: str, *without: str) -> dict[str, list[str]]:
-        """Return every row of every table that is no partition, as text and sorted, by schema and name of the table."""
+        """Return every row of every table that is not a partition, as text and sorted, by schema and name of the table."""
         found = {}
         with self.connect(name) as connection:
             names = connection.execute(

@@ -1,4 +1,4 @@
-"""What was exported and imported is, to the real libraries, the same store: they read the same truth and go on."""
+"""What was exported and imported is, to the real libraries, the same store: they read the same truth and continue."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def chance() -> random.Random:
 
 
 def kill(seconds: float, *arguments: str) -> Killed:
-    """Start a playbook and kill it, after so many seconds; what it has at work on hosts goes on. One that ends must end well."""
+    """Start a playbook and kill it, after so many seconds; what it has at work on hosts continues. One that ends must end well."""
     process = subprocess.Popen(
         [BIN / "ansible-playbook", "--inventory", INVENTORY, *arguments],
         cwd=ROOT,

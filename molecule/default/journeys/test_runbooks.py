@@ -12,7 +12,7 @@ from lab_access import Lab, ansible_playbook, changes, eventually, failures, pat
 from sql_load import Load
 
 PATRONICTL = "patronictl -c /etc/patroni/config.yml"
-# Patroni's process begins anew, PostgreSQL goes on: its token is of the old etcd, and the new one waits for what that says.
+# Patroni's process begins anew, PostgreSQL continues: its token is of the old etcd, and the new one waits for what that says.
 RENEW = "systemctl kill --kill-whom=main --signal=KILL patroni.service"
 
 

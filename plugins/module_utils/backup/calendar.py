@@ -57,12 +57,12 @@ def check(expression: str) -> str:
     """Return a calendar expression with single spaces. Raises Refusal."""
     words = expression.split()
     if not words or not expression.isascii() or not expression.isprintable():
-        raise Refusal(f"{expression!r} is no calendar expression, such as 'daily', '03:30' or 'Sun *-*-* 01:00'")
+        raise Refusal(f"{expression!r} is not a calendar expression, such as 'daily', '03:30' or 'Sun *-*-* 01:00'")
     normal = " ".join(words)
     try:
         _check_words(list(words))
     except Refusal as error:
-        raise Refusal(f"{expression!r} is no calendar expression: {error}") from None
+        raise Refusal(f"{expression!r} is not a calendar expression: {error}") from None
     return normal
 
 
@@ -92,9 +92,9 @@ def _check_weekdays(word: str) -> None:
         ends = part.split("..") if ".." in part else part.split("-")
         for end in ends:
             if end not in _DAYS:
-                raise Refusal(f"{end!r} is no day of the week (Mon to Sun)")
+                raise Refusal(f"{end!r} is not a day of the week (Mon to Sun)")
         if len(ends) > 2 or _DAYS[ends[-1]] < _DAYS[ends[0]]:
-            raise Refusal(f"{part!r} is no range of days: it goes from Mon to Sun, such as Mon..Fri")
+            raise Refusal(f"{part!r} is not a range of days: it goes from Mon to Sun, such as Mon..Fri")
 
 
 def _check_date(word: str) -> None:
@@ -102,7 +102,7 @@ def _check_date(word: str) -> None:
     parts = [*head.split("-"), tail] if tilde else word.split("-")
     names = ["year", "month", "day from the end" if tilde else "day"]
     if len(parts) not in (2, 3):
-        raise Refusal(f"{word!r} is no date: year-month-day or month-day, each may be *")
+        raise Refusal(f"{word!r} is not a date: year-month-day or month-day, each may be *")
     for name, part in zip(names[-len(parts) :], parts, strict=True):
         _check_component(name, part)
 
@@ -110,7 +110,7 @@ def _check_date(word: str) -> None:
 def _check_time(word: str) -> None:
     parts = word.split(":")
     if len(parts) not in (2, 3):
-        raise Refusal(f"{word!r} is no time: HH:MM or HH:MM:SS")
+        raise Refusal(f"{word!r} is not a time: HH:MM or HH:MM:SS")
     for name, part in zip(("hour", "minute", "second"), parts, strict=False):
         _check_component(name, part)
 
@@ -122,7 +122,7 @@ def _check_component(name: str, text: str) -> None:
         value, slash, step = part.partition("/")
         low, high = _LIMITS[name]
         if slash and not _is_step(step, name):
-            raise Refusal(f"the step {step!r} of the {name} is no number above 0")
+            raise Refusal(f"the step {step!r} of the {name} is not a number above 0")
         ends = value.split("..")
         numbers = [_number(end, name) for end in ends]
         if len(numbers) > 2 or not all(low <= number <= high for number in numbers):

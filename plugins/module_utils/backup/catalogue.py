@@ -208,7 +208,7 @@ def _judge_engine(entries: Sequence[Entry], engine: str, limit: Limits, now: flo
                 engine,
                 f"the last good backup is {age(now - good.end)} old ({good.label})" if good else "no good backup",
                 f"one in the last {age(limit.good)}",
-                "See why its job did not run or failed (status.yml), then run backup.yml.",
+                "Find out with status.yml why its job did not run or failed, then run backup.yml.",
             )
         )
     if limit.proved and (proved is None or proved.proved is None or now - proved.proved > limit.proved):
@@ -221,7 +221,7 @@ def _judge_engine(entries: Sequence[Entry], engine: str, limit: Limits, now: flo
                 if proved
                 else "no backup was ever proved by a restore",
                 f"a proof in the last {age(limit.proved)}",
-                "Run restore_drill.yml and see what it says.",
+                "Run restore_drill.yml and read its verdict.",
             )
         )
     for item in entries:

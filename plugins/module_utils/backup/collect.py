@@ -248,7 +248,7 @@ def findings(context: Context, collected: Collected, found_jobs: Sequence[Mappin
                     name,
                     " ".join(problem.split())[:400],
                     "a repository that answers",
-                    "See that it is up, reachable and that its key is the right one.",
+                    "Check that it is up and reachable, and that the key is right.",
                 )
             )
     for fault in collected.faults:
@@ -265,7 +265,7 @@ def findings(context: Context, collected: Collected, found_jobs: Sequence[Mappin
                     name,
                     f"WAL is missing: {missing}",
                     "every segment between the first and the last",
-                    "Make a full backup now: a restore of an earlier one ends at the gap. pgBackRest itself says ok.",
+                    "Make a full backup now: a restore of an earlier one ends at the gap. pgBackRest itself reports ok.",
                 )
             )
     for job in found_jobs:
@@ -285,13 +285,15 @@ def _young(finding: Finding, wanted: Mapping[str, Limits], span: float) -> Findi
 def _judge_job(job: Mapping[str, Any], moment: float) -> list[Finding]:
     last = job["last"]
     if not job["scheduled"]:
-        return [Finding("backup_job_off", "critical", job["name"], "its timer does not run", "active", "Run site.yml.")]
+        return [
+            Finding("backup_job_off", "critical", job["name"], "its timer is not active", "active", "Run site.yml.")
+        ]
     due = job.get("due")
     if not last and due is not None and moment > due + LATE_SECONDS:
         when = datetime.datetime.fromtimestamp(due, datetime.UTC).isoformat(timespec="minutes")
         found = f"it has never run, and was to run first at {when}"
         remedy = f"Run it now: systemctl start holdfast-backup-{job['name']}.service. A timer that never ran makes up for nothing."
-        return [Finding("backup_job_never_ran", "warning", job["name"], found, "a first run in its time", remedy)]
+        return [Finding("backup_job_never_ran", "warning", job["name"], found, "a first run on schedule", remedy)]
     if last and not last.get("ok") and last.get("state") != "running":
         return [
             Finding(
@@ -300,7 +302,7 @@ def _judge_job(job: Mapping[str, Any], moment: float) -> list[Finding]:
                 job["name"],
                 " ".join(str(last.get("message", "")).split())[:400],
                 "a last run that succeeded",
-                f"Mend the cause, then: systemctl start holdfast-backup-{job['name']}.service.",
+                f"Remove the cause, then run: systemctl start holdfast-backup-{job['name']}.service.",
             )
         ]
     return []

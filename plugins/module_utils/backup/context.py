@@ -117,12 +117,12 @@ def run(
             **extra,
         )
     except subprocess.TimeoutExpired as error:
-        raise Refusal(f"{name} was ended after {seconds:.0f} s") from error
+        raise Refusal(f"{name} was stopped after {seconds:.0f} s") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise Refusal(f"{name} can't be started: {error}") from error
     if done.returncode:
         told = (done.stderr.strip() or done.stdout.strip())[-_LONGEST_ERROR:]
-        raise Refusal(f"{name} failed (status {done.returncode}): {told or 'it said nothing'}")
+        raise Refusal(f"{name} failed (status {done.returncode}): {told or 'without a message'}")
     return done.stdout
 
 
@@ -135,7 +135,9 @@ def lock(name: str, seconds: float, who: str, shared: bool = False) -> Iterator[
     try:
         if not locked(descriptor, seconds, shared=shared):
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another job"
-            raise Refusal(f"{name} is in use by {holder}, for more than {seconds:.0f} s now; run again after it")
+            raise Refusal(
+                f"{name} is in use by {holder}, for more than {seconds:.0f} s now; run again when that is done"
+            )
         if not shared:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{who} (process {os.getpid()})".encode(), 0)

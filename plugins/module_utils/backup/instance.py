@@ -209,7 +209,7 @@ def _wait(instance: Instance, promote: bool, timeout: float) -> None:
         try:
             if instance.query("SELECT pg_is_in_recovery()") == "f" or not promote:
                 return
-            problem = "recovery goes on"
+            problem = "recovery continues"
         except Refusal as error:
             problem = str(error)
         if not _runs(instance):

@@ -98,7 +98,7 @@ def parse(entries: Iterable[Mapping[str, Any]]) -> list[Job]:
 def parse_one(entry: Mapping[str, Any], where: str = "job") -> Job:
     """Return one job. Raises Refusal."""
     if not isinstance(entry, Mapping):
-        raise Refusal(f"{where}: {entry!r} is no dictionary")
+        raise Refusal(f"{where}: {entry!r} is not a dictionary")
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.match(name):
         raise Refusal(f"{where}: name {name!r}; allowed are up to 41 lower case letters, digits, - and _")

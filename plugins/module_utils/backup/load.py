@@ -188,7 +188,7 @@ def _load_tables(server: Server, wish: Wish, dump: Dump, exists: bool, check: bo
     if missing:
         raise Refusal(f"the dump has no table {missing[0]}; it has {', '.join(dump.toc.tables[:20])}")
     if not exists:
-        raise Refusal(f"there is no database {into} for the tables; make it, or restore the whole database")
+        raise Refusal(f"there is no database {into} for the tables; create it, or restore the whole database")
     present = set(server.query(_TABLE_NAMES, into).splitlines())
     there = [table for table in wish.tables if table in present]
     if there and not wish.replace:
@@ -229,12 +229,12 @@ def _schema_owner(server: Server, database: str, schema: str) -> str:
 
 
 def _refuse_dependents(server: Server, into: str, tables: Sequence[str]) -> None:
-    """Views and foreign keys would go on with the table that was moved away, unseen."""
+    """Views and foreign keys would continue with the table that was moved away, unseen."""
     for table in tables:
         found = server.query(_DEPENDENTS.format(table=literal(qualified(table))), into)
         if found:
             raise Refusal(
-                f"{', '.join(found.splitlines())} of {into} hang on {table} and would stay with the old one; nothing was changed. "
+                f"{', '.join(found.splitlines())} of {into}depend on {table} and would stay with the old one; nothing was changed. "
                 "Restore it into another database (restore_into) and copy what you need, or drop them first"
             )
 

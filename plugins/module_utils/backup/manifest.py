@@ -112,7 +112,7 @@ def seconds(text: str) -> float:
     try:
         moment = datetime.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
     except ValueError as error:
-        raise Refusal(f"{text!r} is no time such as 2026-01-31T12:00:00Z") from error
+        raise Refusal(f"{text!r} is not a time such as 2026-01-31T12:00:00Z") from error
     if moment.tzinfo is None:
         raise Refusal(f"{text!r} has no offset from UTC")
     return moment.timestamp()
@@ -142,17 +142,17 @@ def parse(text: str, label: str = "") -> Manifest:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise Refusal(f"it is no JSON: {error}") from error
+        raise Refusal(f"it is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise Refusal("it is no JSON object")
+        raise Refusal("it is not a JSON object")
     if content.get("format") != FORMAT:
         raise Refusal(f"format {content.get('format')!r} is unknown, this program knows {FORMAT}")
     for name in _TEXTS:
         if not isinstance(content.get(name), str):
-            raise Refusal(f"{name} is no text: {content.get(name)!r}")
+            raise Refusal(f"{name} is not a text: {content.get(name)!r}")
     for name in ("position", "versions"):
         if not isinstance(content.get(name), dict):
-            raise Refusal(f"{name} is no object: {content.get(name)!r}")
+            raise Refusal(f"{name} is not an object: {content.get(name)!r}")
     if not is_label(content["label"]):
         raise Refusal(f"label {content['label']!r} is none")
     if label and content["label"] != label:
@@ -177,14 +177,14 @@ def _files(entries: object) -> tuple[File, ...]:
     files = []
     for entry in entries:
         if not isinstance(entry, dict) or set(entry) != {"path", "bytes", "sha256"}:
-            raise Refusal(f"{entry!r} is no file: path, bytes, sha256")
+            raise Refusal(f"{entry!r} is not a file: path, bytes, sha256")
         path, size, digest = entry["path"], entry["bytes"], entry["sha256"]
         if not isinstance(path, str) or not _is_inside(path):
-            raise Refusal(f"{path!r} is no path inside the backup")
+            raise Refusal(f"{path!r} is not a path inside the backup")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise Refusal(f"{path}: {size!r} bytes")
         if not isinstance(digest, str) or not _SHA256.match(digest):
-            raise Refusal(f"{path}: {digest!r} is no SHA-256")
+            raise Refusal(f"{path}: {digest!r} is not an SHA-256")
         files.append(File(path, size, digest))
     if len({file.path for file in files}) != len(files):
         raise Refusal("it lists a file twice")

@@ -1,7 +1,7 @@
 """Copies of file backups in object stores, carried by rclone.
 
 A backup's files go first, are verified, and then its manifest: a copy without a manifest is none. So a killed upload is never
-listed, and the next run goes on with the files that are missing.
+listed, and the next run continues with the files that are missing.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Target:
     def remove(self, engine: str, label: str) -> None:
         """Delete a copy: its manifest first, so that it is none from then on. Raises Refusal."""
         if not manifests.is_label(label):
-            raise ValueError(f"{label!r} is no label")
+            raise ValueError(f"{label!r} is not a label")
         self.rclone("deletefile", f"{self.path(engine, label)}/{manifests.FILE_NAME}")
         self.rclone("purge", self.path(engine, label))
 
@@ -163,7 +163,7 @@ class Target:
         """Bring a copy back as a backup of this host, verified by its digests; return its path. Raises Refusal."""
         final = os.path.join(backup_dir, engine, label)
         if os.path.exists(final):
-            raise Refusal(f"{final} is there already")
+            raise Refusal(f"{final} exists already")
         partial = final + manifests.PARTIAL
         make_folders(partial, 0o750)
         self.rclone("copy", "--checksum", self.path(engine, label), partial)

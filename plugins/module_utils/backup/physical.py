@@ -70,7 +70,7 @@ def _backup(context: Context, repository: Mapping[str, Any], kind: str) -> tuple
     made = [item for item in look(context, number).backups if item.repository == number and item.label not in before]
     found = newest(made)
     if found is None:
-        raise Refusal(f"pgBackRest ended well, but repository {repository['name']} has no new backup that is whole")
+        raise Refusal(f"pgBackRest succeeded, but repository {repository['name']} has no new backup that is whole")
     return found.label, found.stored
 
 

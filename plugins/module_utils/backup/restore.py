@@ -33,7 +33,7 @@ def run(context: Context, wish: Wish, check: bool = False) -> dict[str, Any]:
     """Restore; return what was done. check: stop before anything changes. Raises Refusal."""
     leader = contexts.wait_for_leader(context, 30).leader
     if leader is None:
-        raise Refusal("the cluster lost its leader at this moment; run it again")
+        raise Refusal("the cluster has no leader at this moment; run again")
     server = Server(context, leader.host, wish.password)
     if wish.source == "physical":
         return _physical(context, wish, server, check)

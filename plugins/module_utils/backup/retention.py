@@ -67,7 +67,7 @@ def parse_rule(entry: object, where: str = "retention") -> Rule:
     """Return the rule that an operator declared as a dictionary. Raises Refusal."""
     names = [field.name for field in fields(Rule)]
     if not isinstance(entry, Mapping):
-        raise Refusal(f"{where}: {entry!r} is no rule: a dictionary of {', '.join(names)}")
+        raise Refusal(f"{where}: {entry!r} is not a rule: a dictionary of {', '.join(names)}")
     unknown = [str(name) for name in entry if name not in names]
     if unknown:
         raise Refusal(f"{where}: {', '.join(sorted(unknown))} is unknown; a rule has {', '.join(names)}")

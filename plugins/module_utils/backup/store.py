@@ -140,7 +140,7 @@ def sweep(backup_dir: str, engine: str, skip: str = "") -> list[str]:
 def remove(backup_dir: str, engine: str, label: str, reason: str, moment: str) -> None:
     """Delete a backup: it stops being one at once, and the deletion is recorded first. moment: ISO 8601."""
     if not manifests.is_label(label):
-        raise ValueError(f"{label!r} is no label")
+        raise ValueError(f"{label!r} is not a label")
     path = os.path.join(backup_dir, engine, label)
     record(backup_dir, {"time": moment, "engine": engine, "label": label, "reason": reason})
     partial = path + manifests.PARTIAL

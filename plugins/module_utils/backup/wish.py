@@ -51,11 +51,11 @@ def parse_wish(content: Mapping[str, Any]) -> Wish:
     if wish.kind not in (*SECTION_OPTIONS, "globals"):
         raise Refusal(f"restore_kind {wish.kind!r}: allowed are full, schema, data, globals")
     if not wish.database and (wish.source == "physical" or wish.kind != "globals"):
-        raise Refusal("restore_database is missing: which database is to be restored?")
+        raise Refusal("restore_database is missing: name the database to restore")
     if wish.source == "physical" and wish.kind != "full":
-        raise Refusal("restore_kind has a meaning for dumps only: leave it out with restore_source physical")
+        raise Refusal("restore_kind is for dumps only: leave it out with restore_source physical")
     if wish.source == "logical" and (wish.type != "latest" or wish.target):
-        raise Refusal("a dump is of one moment: restore_type and restore_target need restore_source physical")
+        raise Refusal("a dump holds one moment: restore_type and restore_target need restore_source physical")
     if (wish.into or wish.database) in ("postgres", "template0", "template1"):
         raise Refusal(
             f"{wish.into or wish.database} is the cluster's own: restore into another database (restore_into)"

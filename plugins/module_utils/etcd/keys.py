@@ -74,7 +74,7 @@ class Keys:
     def watching(self, name: str, idle: float) -> Iterator[Iterator[Entry | None]]:
         """Give what a key holds from now on, each time it is written: None where it was deleted.
 
-        The iterator ends when nothing was written for `idle` seconds; whoever goes on reads the key after the next watch has begun.
+        The iterator ends when nothing was written for `idle` seconds; whoever continues reads the key after the next watch has begun.
         """
         body = {"create_request": {"key": encode((self._root + name).encode())}}
         with self._client.stream("/v3/watch", body, idle) as results:

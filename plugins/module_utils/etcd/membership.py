@@ -47,7 +47,7 @@ def plan(cluster: Cluster, wish: Wish) -> tuple[Step, ...]:
     if wish.state == "joined":
         return _plan_joined(cluster, member, wish)
     if member is None:
-        raise Refusal(f"{wish.name} is no member of the cluster ({_names(cluster)}): let it join first")
+        raise Refusal(f"{wish.name} is not a member of the cluster ({_names(cluster)}): add it first (site.yml)")
     return (Step("promote", member.member_id, f"promote {wish.name} to a voter"),) if member.is_learner else ()
 
 
@@ -131,7 +131,7 @@ def _refuse_second_learner(cluster: Cluster, own: Member | None) -> None:
     for member in cluster.members:
         if member.is_learner and member != own:
             raise Refusal(
-                f"{member.label} is still a learner, and etcd takes one at a time: let its host finish (site.yml), or remove it"
+                f"{member.label} is still a learner, and etcd takes one at a time: finish with site.yml, or remove it"
             )
 
 

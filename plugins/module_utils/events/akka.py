@@ -140,7 +140,7 @@ def parse(rows: Sequence[Mapping[str, Any]], mapping: str, schema: str, snapshot
         )
     tags = [row for row in rows if (row["schema"], row["name"]) == (schema, "tags")] if mapping == "default" else []
     if tags and "ordering_id" not in [column["name"] for column in tags[0]["columns"]]:
-        raise Refusal(f"{schema}.tags has no column ordering_id: it is no table of Akka.Persistence.Sql")
+        raise Refusal(f"{schema}.tags has no column ordering_id: it is not a table of Akka.Persistence.Sql")
     if not journal["sequence"]:
         raise Refusal(f"{schema}.{names.journal}: ordering has no sequence, so that no actor could write")
     return Journal(
@@ -168,7 +168,7 @@ def _require(
     lacking = [column for column in needed if column not in [item["name"] for item in found["columns"]]]
     if lacking:
         raise Refusal(
-            f"{schema}.{name} has no column {', '.join(lacking)}: it is no journal of Akka in the mapping {mapping}"
+            f"{schema}.{name} has no column {', '.join(lacking)}: it is not a journal of Akka in the mapping {mapping}"
         )
     return found
 

@@ -118,7 +118,7 @@ def parse(manifest: Manifest, text: str) -> Archive:
     label = manifest.label
     told = manifest.extras.get("archive")
     if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise Refusal(f"{label} is no archive of events: its manifest does not say format {FORMAT}")
+        raise Refusal(f"{label} is not an archive of events: its manifest does not say format {FORMAT}")
     if told.get("version") not in READABLE:
         readable = ", ".join(map(str, READABLE))
         raise Refusal(
@@ -155,7 +155,7 @@ def require_importable(archive: Archive, kind: str) -> None:
     """Raise Refusal where an archive can't be imported as one of a kind."""
     if archive.kind != kind:
         program = {MARTEN: "events_import.yml", AKKA: "akka_import.yml"}[archive.kind]
-        raise Refusal(f"{archive.name} is an archive of {archive.kind}, not of {kind}: {program} imports it")
+        raise Refusal(f"{archive.name} is an archive of {archive.kind}, not of {kind}: {program} imports that kind")
     if archive.encoding != COPY_TEXT:
         raise Refusal(
             f"{archive.name} has the format {archive.encoding}, which is an output for people and other tools and can't be imported. "

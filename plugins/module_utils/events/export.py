@@ -136,7 +136,7 @@ def load(backup_dir: str, label: str, deep: bool = True) -> tuple[Archive, str]:
     if found.manifest is None or found.problems:
         raise Refusal(
             f"archive {label} is damaged: {'; '.join(found.problems)}. Nothing was written. "
-            "Take a copy of it (holdfast-backup fetch), or another one"
+            "Fetch another copy (holdfast-backup fetch), or use another archive"
         )
     with open(os.path.join(found.path, manifests.FILE_NAME), encoding="utf-8") as file:
         return archives.parse(found.manifest, file.read()), found.path
@@ -170,7 +170,7 @@ def existing(backup_dir: str, order: Order, kind: str, database: str) -> Made | 
     if here != there:
         other = ", ".join(sorted(name for name in here if here[name] != there.get(name)))
         raise Refusal(
-            f"archive {order.name} is there already ({label}), made with another {other}. Choose another name, or delete it"
+            f"archive {order.name} exists already ({label}), made with another {other}. Choose another name, or delete it"
         )
     return Made(label, path, found, _size(path), fresh=False)
 
@@ -278,7 +278,7 @@ class Writer:
         return "jsonl.zst" if self.order.format == "jsonl" else "copy.zst"
 
     def write(self, tasks: Sequence[Task]) -> Made:
-        """Write the files, the manifest last; go on where a killed run of the same order ended. Raises Refusal."""
+        """Write the files, the manifest last; continue where a killed run of the same order ended. Raises Refusal."""
         source = _source(self.holder, self.reach, self.order, self.told["kind"])
         unfinished = _folder(self.place.backup_dir, self.order, source)
         done = _resume(unfinished.path, source, tasks, self.unchanged)

@@ -38,8 +38,8 @@ def fill(target: Target, check: bool) -> Outcome:
         if error.state != "23505":
             raise
         raise Refusal(
-            f"an application wrote to schema {target.shape.schema} while it was filled ({error})",
-            "Stop it and run again: what is there already stays, what lacks is added",
+            f"an application wrote to schema {target.shape.schema} during the import ({error})",
+            "Stop it and run again: what exists already stays, what lacks is added",
         ) from error
     settle.finish(target, outcome)
     return outcome

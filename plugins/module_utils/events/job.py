@@ -41,7 +41,7 @@ def run(context: Context, job: Job) -> Result:
         options["since"] = (today - datetime.timedelta(days=days)).isoformat()
     made = make(context, {"archive": job.name, **options}, again=True)
     if not isinstance(made, Made):
-        raise Refusal("an export by a job is never only looked at")
+        raise Refusal("an export by a job has no check mode")
     number = made.archive.totals.get("events", made.archive.totals.get("journal", 0))
     return Result(f"{number} events of {made.archive.source['database']}", {ENGINE: [made.label]}, made.bytes)
 
@@ -88,7 +88,7 @@ def make(
             writer = akka_export.export if kind == archives.AKKA else export.export
             return writer(_reach(context, member, wish["database"]), place, order, check=check)
         except SqlError as error:
-            # A replica may cancel a long read, or fall over: the next member goes on with what is written.
+            # A replica may cancel a long read, or fall over: the next member continues with what is written.
             errors.append(f"{member.name}: {error}")
     raise Refusal(f"the export of {wish['database']} failed on every member: {'; '.join(errors) or 'none is healthy'}")
 

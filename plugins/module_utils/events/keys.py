@@ -57,5 +57,5 @@ def rebuilt(session: Session, shape: Shape) -> Iterator[None]:
     for item in before:
         session.ask(item["make"])
     if (session.data(_definitions(shape)) or []) != before:
-        raise Refusal(f"keys of schema {shape.schema} could not be built as they were. Everything was taken back")
+        raise Refusal(f"keys of schema {shape.schema} could not be built as they were. Everything was rolled back")
     session.ask("COMMIT")

@@ -1,6 +1,6 @@
 """Brings an archive of Marten's events into a store: an empty one fast, a living one batch by batch.
 
-What is there already is known by tenant, stream, version and id, so that a second run, or one after a killed one, adds what lacks.
+What exists already is known by tenant, stream, version and id, so that a second run, or one after a killed one, adds what lacks.
 """
 
 from __future__ import annotations

@@ -363,7 +363,7 @@ def conflict_queries(shape: Shape, append: bool, cuts: bool) -> dict[str, str]:
                 else ""
             )
         ),
-        "the stream is archived in the store and would go on": (
+        "the stream is archived in the store and would continue": (
             f"SELECT DISTINCT {columns} FROM {FRESH} e WHERE NOT coalesce(e.is_archived, false) AND EXISTS (SELECT 1 FROM {streams} s "
             f"WHERE {of_stream} AND s.is_archived) AND EXISTS (SELECT 1 FROM {events} t WHERE {same} AND t.is_archived)"
         ),

@@ -100,7 +100,7 @@ def _do(target: Target, statement: str) -> None:
             raise
         raise Refusal(
             f"an application wrote to a stream of archive {target.archive.name} while it was imported ({error}). "
-            "The batch was taken back, what was written before is whole. Run again: the stream is then a conflict, or goes on"
+            "The batch was rolled back; what was written before is whole. Run again: the stream is then a conflict, or continues"
         ) from error
 
 

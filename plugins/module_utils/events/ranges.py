@@ -41,7 +41,7 @@ class Range:
 
 
 def moment(name: str, text: str) -> str:
-    """Return a time in UTC as PostgreSQL and archives take it. Raises Refusal for what is no time, or has no offset."""
+    """Return a time in UTC as PostgreSQL and archives take it. Raises Refusal for what is not a time, or has no offset."""
     if not text:
         return ""
     try:

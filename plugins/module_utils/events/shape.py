@@ -176,7 +176,7 @@ def parse_shape(data: Mapping[str, Any], schema: str, tenants: Mapping[str, str]
     for name, needed in _NEEDED.items():
         lacking = [column for column in needed if column not in tables[name].names]
         if lacking:
-            raise Refusal(f"{schema}.{name} has no column {', '.join(lacking)}: it is no table of Marten")
+            raise Refusal(f"{schema}.{name} has no column {', '.join(lacking)}: it is not a table of Marten")
     events, streams = tables.pop(EVENTS), tables.pop(STREAMS)
     partitions = _partitions(schema, rows[EVENTS], rows[STREAMS])
     lanes = _lanes(schema, partitions, rows, data["sequences"], tenants or {})

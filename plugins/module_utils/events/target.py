@@ -155,7 +155,7 @@ def require_alone(session: Session, schema: str) -> None:
     except SqlError as error:
         if error.state != "55P03":
             raise
-        raise Refusal(f"another import into schema {schema} runs; run again after it") from error
+        raise Refusal(f"another import into schema {schema} runs; run again when that is done") from error
     session.ask("SET lock_timeout = 0")
 
 
@@ -188,14 +188,14 @@ def require_quiet(session: Session, shape: Shape, wish: Wish) -> None:
         )
         raise Refusal(
             f"a daemon seems to lead in this database: advisory locks are held by {told}. "
-            "It would take the numbers that are not there yet for holes and never project them. Nothing was written. "
+            "It would treat the numbers that are still missing as holes and never project them. Nothing was written. "
             "Stop the applications' daemons, or name a lock that is none of theirs in accept_locks"
         )
     heartbeat = marten.heartbeat_query(shape)
     alive = session.rows(heartbeat) if heartbeat else []
     if alive:
         raise Refusal(
-            f"a daemon told of itself within the last minute ({', '.join(row[0] for row in alive[:NAMED])}). "
+            f"a daemon reported within the last minute ({', '.join(row[0] for row in alive[:NAMED])}). "
             "Nothing was written. Stop the daemons first"
         )
     if writers:

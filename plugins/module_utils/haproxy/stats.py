@@ -19,7 +19,7 @@ def parse_stats(text: str) -> dict[str, Any]:
     Raises Refusal.
     """
     if not text.startswith("# pxname,"):
-        raise Refusal(f"the answer to 'show stat' is no CSV of statistics: {text[:80]!r}")
+        raise Refusal(f"the answer to 'show stat' is not CSV of statistics: {text[:80]!r}")
     found: dict[str, Any] = {"frontends": {}, "backends": {}}
     for row in csv.DictReader(io.StringIO(text[2:])):
         name, server = row["pxname"], row["svname"]

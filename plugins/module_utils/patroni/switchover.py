@@ -103,7 +103,7 @@ def _defects(member: Member, leader: Member, wish: Wish) -> Iterator[str]:
     if member.tags.get("failover_priority") in (0, "0"):
         yield "has the tag failover_priority 0"
     if wish.synchronous and not member.is_synchronous:
-        yield "is no synchronous standby, so it may miss acknowledged commits"
+        yield "is not a synchronous standby, so it may miss acknowledged commits"
     if None not in (member.timeline, leader.timeline) and member.timeline != leader.timeline:
         yield f"is on timeline {member.timeline}, the leader on {leader.timeline}"
     if member.lag is None:

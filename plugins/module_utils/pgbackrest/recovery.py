@@ -68,7 +68,7 @@ def parse_target(kind: str, value: str) -> Target:
         raise Refusal(f"restore_type {kind!r}: allowed are {', '.join(KINDS)}")
     if kind == "latest":
         if text:
-            raise Refusal(f"restore_target {text!r} has no meaning with restore_type latest: leave it out")
+            raise Refusal(f"restore_target {text!r} does not go with restore_type latest: leave it out")
         return Target(kind)
     if not text:
         raise Refusal(f"restore_type {kind} needs restore_target")
@@ -81,11 +81,11 @@ def parse_target(kind: str, value: str) -> Target:
             raise Refusal(f"restore_target {error}") from error
         return Target(kind, format_lsn(position), position=position)
     if kind == "xid" and not (text.isascii() and text.isdigit() and _FIRST_XID <= int(text) <= _LARGEST_XID):
-        raise Refusal(f"restore_target {text!r} is no transaction number: {_FIRST_XID} to {_LARGEST_XID}")
+        raise Refusal(f"restore_target {text!r} is not a transaction number: {_FIRST_XID} to {_LARGEST_XID}")
     if kind == "name" and (len(text.encode()) > _LONGEST_NAME or not text.isprintable()):
-        raise Refusal(f"restore_target {text!r} is no restore point: at most {_LONGEST_NAME} printable characters")
+        raise Refusal(f"restore_target {text!r} is not a restore point: at most {_LONGEST_NAME} printable characters")
     if kind == "backup" and not _LABEL.match(text):
-        raise Refusal(f"restore_target {text!r} is no label of a backup, such as 20260131-120000F")
+        raise Refusal(f"restore_target {text!r} is not a label of a backup, such as 20260131-120000F")
     return Target(kind, text)
 
 
@@ -93,7 +93,7 @@ def _time(text: str) -> Target:
     try:
         moment = datetime.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
     except ValueError as error:
-        raise Refusal(f"restore_target {text!r} is no time such as 2026-01-31 12:00:00.5+00:00") from error
+        raise Refusal(f"restore_target {text!r} is not a time such as 2026-01-31 12:00:00.5+00:00") from error
     if moment.tzinfo is None:
         raise Refusal(f"restore_target {text!r} has no offset from UTC: write {text}+00:00 if UTC is meant")
     moment = moment.astimezone(datetime.UTC)
@@ -114,7 +114,9 @@ def newest_timeline(stanza: Stanza, system_identifier: int) -> int:
         if archive.last and archive.system_identifier == system_identifier
     ]
     if not found:
-        raise Refusal(f"no repository has WAL of the cluster {system_identifier}: is this the right repository?")
+        raise Refusal(
+            f"no repository has WAL of the cluster {system_identifier}: check that this is the right repository"
+        )
     return max(found)
 
 

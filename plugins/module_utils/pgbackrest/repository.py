@@ -127,9 +127,9 @@ def parse_lsn(text: str) -> int:
     """Return a position such as 0/3000028 in bytes. Raises ValueError."""
     high, slash, low = text.partition("/")
     if not slash or not 1 <= len(high) <= 8 or not 1 <= len(low) <= 8:
-        raise ValueError(f"{text!r} is no LSN: two hexadecimal numbers with a slash, such as 0/3000028")
+        raise ValueError(f"{text!r} is not an LSN: two hexadecimal numbers with a slash, such as 0/3000028")
     if not all(character in "0123456789abcdefABCDEF" for character in high + low):
-        raise ValueError(f"{text!r} is no LSN: two hexadecimal numbers with a slash, such as 0/3000028")
+        raise ValueError(f"{text!r} is not an LSN: two hexadecimal numbers with a slash, such as 0/3000028")
     return (int(high, 16) << 32) + int(low, 16)
 
 

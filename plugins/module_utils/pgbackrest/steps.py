@@ -110,7 +110,7 @@ def _aside(places: Places, seen: Seen) -> tuple[Action, ...]:
         return ()
     _refuse_running(places, seen)
     if seen.tablespaces:
-        raise Refusal(f"{places.data} has tablespaces, which this way of restoring does not keep aside")
+        raise Refusal(f"{places.data} has tablespaces, which this kind of restore cannot move aside")
     return (Action(RENAME, places.data, places.aside),)
 
 
@@ -119,7 +119,7 @@ def _restore(places: Places, seen: Seen, dry: bool) -> tuple[Action, ...]:
         return ()
     if not places.id or not (seen.aside or dry):
         raise Refusal(
-            f"{places.aside} is not there: the old data must be aside first" if places.id else "id is missing"
+            f"{places.aside} is not there: the old data must be moved aside first" if places.id else "id is missing"
         )
     # What an interrupted restore left. The old data is aside, and PostgreSQL was never started in here.
     left = [path for path, there in ((places.data, seen.data), (places.spool, seen.spool)) if there]
@@ -147,7 +147,7 @@ def _back(places: Places, seen: Seen) -> tuple[Action, ...]:
 
 def _cleanup(seen: Seen) -> tuple[Action, ...]:
     if seen.state and seen.reached != DONE:
-        raise Refusal(f"a restore is not finished (reached: {seen.reached}): finish it or go back first")
+        raise Refusal(f"a restore is not finished (reached: {seen.reached}): finish it, or undo it first")
     return tuple(Action(REMOVE, path) for path in seen.kept)
 
 
@@ -163,7 +163,7 @@ def goes_on(state: Mapping[str, Any], wish: Mapping[str, Any]) -> bool:
     if state["wish"] != wish:
         raise Refusal(
             f"a restore to {state['wish']['type']} {state['wish']['target']} is not finished (reached: {state['reached']}): "
-            "go on with the same target, or go back with restore_action=back"
+            "continue with the same target, or go back with restore_action=back"
         )
     return True
 

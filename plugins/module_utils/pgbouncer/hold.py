@@ -1,6 +1,6 @@
-"""When paused pools go on: decided from what the members of Patroni and HAProxy say. No I/O.
+"""When paused pools continue: decided from what the members of Patroni and HAProxy say. No I/O.
 
-The pools of a balancer are held by a program of that balancer, so that they go on whatever becomes of the controller, and
+The pools of a balancer are held by a program of that balancer, so that they resume whatever becomes of the controller, and
 at the moment when the new primary can be reached from there.
 """
 

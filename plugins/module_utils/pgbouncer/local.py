@@ -66,7 +66,7 @@ def is_paused(console: Console) -> bool | None:
 
 
 def resume_all(console: Console) -> bool:
-    """Let PgBouncer as a whole go on; return whether it was paused. Raises Refusal."""
+    """Let PgBouncer as a whole continue; return whether it was paused. Raises Refusal."""
     if is_paused(console) is False:
         return False
     try:

@@ -52,7 +52,7 @@ class Pools:
     def pause(self, seconds: float) -> dict[str, float]:
         """Pause all pools; return how long each took, in seconds. Sessions are ended when the last transaction has (ended).
 
-        Raises Refusal when one is not paused within that time; then all go on, and sessions are left alone where transactions still
+        Raises Refusal when one is not paused within that time; then all continue, and sessions are left alone where transactions still
         went on.
         """
         attempts = {name: _Attempt(self._driver, console) for name, console in self._consoles.items()}

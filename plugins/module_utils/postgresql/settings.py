@@ -138,7 +138,7 @@ def _unknown(name: str, settings: Mapping[str, Setting], prefixes: Iterable[str]
         return
     close = difflib.get_close_matches(name.lower(), settings, n=1, cutoff=0.6)
     hint = f"did you mean {settings[close[0]].name}?" if close else "see pg_settings for what there is"
-    yield f"{name} is no setting of this PostgreSQL; {hint}"
+    yield f"{name} is not a setting of this PostgreSQL; {hint}"
 
 
 def value_fault(setting: Setting, value: Any) -> str:

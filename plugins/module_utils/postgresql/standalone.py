@@ -49,7 +49,7 @@ class Listed:
 
     @property
     def is_online(self) -> bool:
-        """Whether it runs and is no standby."""
+        """Whether it runs and is not a standby."""
         return self.status == "online"
 
 

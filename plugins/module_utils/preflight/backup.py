@@ -12,6 +12,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Problem,
     archives,
     as_int,
+    rule,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
@@ -22,6 +23,7 @@ _NEEDS = {
 }
 
 
+@rule("pgbackrest_repository", reads=("pgbackrest_repositories",))
 def repositories(inventory: Inventory) -> Iterator[Problem]:
     """Refuse repositories that can't work: double names, missing parts, bad paths, retention below one."""
     for host in inventory.members("postgresql", "backup"):
@@ -71,6 +73,7 @@ def entry_faults(entry: Mapping[str, Any], inventory: Inventory) -> Iterator[tup
         )
 
 
+@rule("backup_schedule")
 def schedules(inventory: Inventory) -> Iterator[Problem]:
     """Refuse jobs and rules that can't be understood: calendars, kinds, two jobs of one name, retention."""
     for host in inventory.members("backup") or inventory.members("postgresql"):
@@ -80,12 +83,12 @@ def schedules(inventory: Inventory) -> Iterator[Problem]:
                 jobs.parse(declared)
             except Refusal as error:
                 yield _schedule(host, "backup_jobs", str(error))
-        for engine, rule, subject in _rules(host):
+        for engine, kept, subject in _rules(host):
             if engine not in manifest.ENGINES:
                 yield _schedule(host, subject, f"a rule for {engine}; there are {', '.join(manifest.ENGINES)}")
                 continue
             try:
-                retention.parse_rule(rule, str(engine))
+                retention.parse_rule(kept, str(engine))
             except Refusal as error:
                 yield _schedule(host, subject, str(error))
 
@@ -93,20 +96,26 @@ def schedules(inventory: Inventory) -> Iterator[Problem]:
 def _rules(host: Host) -> Iterator[tuple[Any, Any, str]]:
     declared = host.value("backup_retention")
     if isinstance(declared, Mapping):
-        yield from ((engine, rule, "backup_retention") for engine, rule in declared.items())
+        yield from ((engine, kept, "backup_retention") for engine, kept in declared.items())
     places = host.value("backup_offsite")
     for index, place in enumerate(places if isinstance(places, list) else []):
         rules = place.get("retention") if isinstance(place, Mapping) else None
         if isinstance(rules, Mapping):
-            yield from ((engine, rule, f"backup_offsite[{index}].retention") for engine, rule in rules.items())
+            yield from ((engine, kept, f"backup_offsite[{index}].retention") for engine, kept in rules.items())
 
 
 def _schedule(host: Host, subject: str, found: str) -> Problem:
     return Problem(
-        "backup_schedule", (host.name,), subject, found, "what the role backup documents", "correct the inventory"
+        rule="backup_schedule",
+        hosts=(host.name,),
+        subject=subject,
+        found=found,
+        allowed="what the role backup documents",
+        remedy="correct the inventory",
     )
 
 
+@rule("pgbackrest_release", reads=("pgbackrest_repositories",))
 def releases(inventory: Inventory) -> Iterator[Problem]:
     """Refuse hosts with another release: pgBackRest talks only to its own version, and drills need the same PostgreSQL."""
     found: dict[str, list[Host]] = {}
@@ -126,4 +135,11 @@ def releases(inventory: Inventory) -> Iterator[Problem]:
 
 
 def _problem(host: Host, subject: str, found: str, allowed: str, remedy: str) -> Problem:
-    return Problem("pgbackrest_repository", (host.name,), subject, found, allowed, remedy)
+    return Problem(
+        rule="pgbackrest_repository",
+        hosts=(host.name,),
+        subject=subject,
+        found=found,
+        allowed=allowed,
+        remedy=remedy,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Inventory, Problem
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Inventory, Problem, rule
 
 MOST_SKEW = 1.0
 
@@ -41,6 +41,7 @@ def proven_skew(one: Interval, other: Interval) -> float:
     return max(one[0] - other[1], other[0] - one[1], 0.0)
 
 
+@rule("clock_skew")
 def clock_skew(inventory: Inventory) -> Iterator[Problem]:
     """Refuse hosts whose clocks are provably more than a second away from the clock that most hosts agree with."""
     clocks = {host.name: probe.clock for host, probe in inventory.probed() if probe.clock is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Host, Inventory, Problem
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Host, Inventory, Problem, rule
 
 _USERS = {"postgresql_user_": "patroni_users", "valkey_user_": "valkey_users"}
 _REPOSITORY = "pgbackrest_"
@@ -12,6 +12,7 @@ _REPOSITORY = "pgbackrest_"
 _INTERNAL = {"valkey_respread": "valkey"}
 
 
+@rule("authority", reads=("cluster_secrets_dir", "tls_folder"))
 def authority(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a controller whose folder does not know the authority by which hosts' certificates are issued."""
     for host, probe in inventory.probed():
@@ -29,6 +30,7 @@ def authority(inventory: Inventory) -> Iterator[Problem]:
         )
 
 
+@rule("authority", reads=("tls_folder",))
 def first_run(inventory: Inventory) -> Iterator[Problem]:
     """Refuse to make an authority while hosts are left out, which may have one."""
     unseen = [host.name for host in inventory.stack if host.probe is None]
@@ -44,6 +46,7 @@ def first_run(inventory: Inventory) -> Iterator[Problem]:
         )
 
 
+@rule("missing_secret", reads=("cluster_secrets_dir",))
 def missing_secrets(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a folder that lacks a secret which the cluster uses; a new one would fit nothing."""
     for host, probe in inventory.probed():

@@ -10,6 +10,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Inventory,
     Problem,
     count,
+    rule,
 )
 
 _BUILT_IN = frozenset({"all", "ungrouped"})
@@ -49,6 +50,7 @@ def nearest_group(name: str) -> str:
     return close[0] if close else ""
 
 
+@rule("unknown_group")
 def unknown_groups(inventory: Inventory) -> Iterator[Problem]:
     """Refuse groups that look like ours but aren't, and groups with hosts on which nothing of ours runs.
 
@@ -86,6 +88,7 @@ def _is_view(names: set[str], known: set[str]) -> bool:
     return bool(known) and (names <= known or names >= known)
 
 
+@rule("host_without_role")
 def hosts_without_role(inventory: Inventory) -> Iterator[Problem]:
     """Warn of hosts on which nothing would be installed."""
     grouped = {name for group, names in inventory.groups.items() if group not in _BUILT_IN for name in names}
@@ -95,13 +98,14 @@ def hosts_without_role(inventory: Inventory) -> Iterator[Problem]:
                 rule="host_without_role",
                 hosts=(host.name,),
                 subject="",
-                found="a host in no group",
+                found="a host that is in no group of the collection",
                 allowed=f"a member of at least one of {', '.join(KNOWN_GROUPS)}",
                 remedy="put the host into a group, or take it out of the inventory",
                 warning=True,
             )
 
 
+@rule("etcd_members", "etcd_single")
 def etcd_members(inventory: Inventory) -> Iterator[Problem]:
     """Refuse an even or missing etcd; one member is refused under a name of its own."""
     members = len(inventory.members("etcd"))
@@ -128,6 +132,7 @@ def etcd_members(inventory: Inventory) -> Iterator[Problem]:
         )
 
 
+@rule("empty_inventory", "group_needs", "postgresql_single")
 def group_needs(inventory: Inventory) -> Iterator[Problem]:
     """Refuse tiers that lack the tier they stand on, and an inventory that asks for nothing."""
     if not inventory.stack:

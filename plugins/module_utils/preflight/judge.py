@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import (
@@ -18,147 +18,22 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight imp
     timings,
     variables,
 )
-from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Inventory, Problem
-
-Rule = Callable[[Inventory], Iterator[Problem]]
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
+    HOST_READS,
+    Inventory,
+    Problem,
+    Rule,
+)
 
 # In the order in which an operator repairs an inventory: groups, names, values, network, tiers, machines.
-RULES: tuple[Rule, ...] = (
-    groups.unknown_groups,
-    groups.hosts_without_role,
-    groups.group_needs,
-    groups.etcd_members,
-    variables.failed_variables,
-    variables.unknown_variables,
-    variables.bad_values,
-    variables.secrets,
-    controller.authority,
-    controller.first_run,
-    controller.missing_secrets,
-    timings.cluster_wide,
-    timings.timings,
-    network.addresses,
-    network.address_on_host,
-    network.virtual_address,
-    network.port_clashes,
-    network.port_moved,
-    network.port_taken,
-    placement.valkey_shape,
-    placement.valkey_users,
-    postgresql.database_names,
-    postgresql.shadowed_databases,
-    postgresql.hba_lines,
-    postgresql.pool_sizes,
-    backup.repositories,
-    backup.releases,
-    backup.schedules,
-    machine.releases,
-    machine.postgresql_versions,
-    clock.clock_skew,
-    machine.time_synchronisation,
-    machine.memory,
-    machine.disks,
-    machine.data_directories,
-)
+_ROOMS = (groups, variables, controller, timings, network, placement, postgresql, backup, clock, machine)
+RULES: tuple[Rule, ...] = tuple(value for room in _ROOMS for value in vars(room).values() if isinstance(value, Rule))
 
-# The variables that rules read by name.
-NEEDED = frozenset(
-    {
-        "ansible_host",
-        "cluster_address",
-        "cluster_secrets_dir",
-        "cluster_tls_dir",
-        "cluster_vip_prefix",
-        "cluster_zone",
-        "etcd_data_dir",
-        "haproxy_liveness_port",
-        "host_time_sync",
-        "patroni_data_dir",
-        "patroni_databases",
-        "patroni_hba",
-        "patroni_host_parameters",
-        "patroni_max_connections",
-        "patroni_memory",
-        "patroni_users",
-        "pgbackrest_repositories",
-        "pgbouncer_databases",
-        "pgbouncer_default_pool_size",
-        "pgbouncer_max_database_connections",
-        "pgbouncer_read_only_databases",
-        "pgbouncer_reserve_pool_size",
-        "tls_folder",
-        "pgbouncer_session_databases",
-        "pgbouncer_session_max_connections",
-        "pgbouncer_session_pool_size",
-        "valkey_instances",
-        "valkey_memory_fraction",
-        "valkey_users",
-        "zone",
-        *(network.PORT_VARIABLE + name for name in network.PORT_NAMES),
-        *timings.CLUSTER_WIDE,
-    }
-)
+# Variables whose defaults rules need, and the files that belong to the controller.
+NEEDED = frozenset(HOST_READS).union(*(rule.reads for rule in RULES))
 
-# Every name that a problem may carry and `preflight_skip_rules` may list.
-RULE_NAMES = (
-    "address_duplicate",
-    "address_loopback",
-    "address_not_ip",
-    "address_not_on_host",
-    "authority",
-    "backup_schedule",
-    "bad_value",
-    "clock_skew",
-    "cluster_wide",
-    "database_name",
-    "disk_read_only",
-    "disk_space",
-    "empty_inventory",
-    "etcd_data_dir",
-    "etcd_members",
-    "etcd_single",
-    "fixed_variable",
-    "group_needs",
-    "hba_line",
-    "host_unreachable",
-    "host_without_role",
-    "memory",
-    "missing_secret",
-    "misspelt_variable",
-    "os_release",
-    "pgbackrest_release",
-    "pgbackrest_repository",
-    "pool_size",
-    "pool_sizes",
-    "port_clash",
-    "port_moved",
-    "port_range",
-    "port_taken",
-    "postgresql_data_dir",
-    "postgresql_single",
-    "postgresql_version",
-    "postgresql_version_mixed",
-    "python_version",
-    "systemd",
-    "template_error",
-    "time_sync",
-    "timing_profile",
-    "timing_range",
-    "unknown_group",
-    "unknown_variable",
-    "valkey_data_dir",
-    "valkey_majority",
-    "valkey_placement",
-    "valkey_primaries",
-    "valkey_remainder",
-    "valkey_user_reserved",
-    "valkey_zones",
-    "vip_is_host",
-    "vip_network",
-    "vip_not_ip",
-    "vip_without_balancer",
-    "weak_secret",
-)
+# Every name that a problem may carry and `preflight_skip_rules` may list; the first is of a host that did not answer the probe.
+RULE_NAMES = tuple(sorted(frozenset({"host_unreachable"}).union(*(rule.names for rule in RULES))))
 
 
 @dataclass(frozen=True)

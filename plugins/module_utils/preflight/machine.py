@@ -13,6 +13,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Problem,
     as_float,
     as_int,
+    rule,
 )
 
 _MIB = 1024 * 1024
@@ -64,6 +65,7 @@ def valkey_mib(text: Any) -> float | None:
     return int(match[1]) * _VALKEY_UNITS[match[2]] / _MIB
 
 
+@rule("os_release", "python_version", "systemd")
 def releases(inventory: Inventory) -> Iterator[Problem]:
     """Refuse releases that the collection has no platform for, hosts without systemd, and too old Pythons."""
     known = ", ".join(f"Debian {name}" for name in inventory.collection.platforms)
@@ -82,7 +84,7 @@ def releases(inventory: Inventory) -> Iterator[Problem]:
                 "systemd",
                 host,
                 "process 1",
-                "another process than systemd",
+                "a process other than systemd",
                 "systemd, which runs and supervises all services",
                 "boot the host with systemd",
             )
@@ -98,6 +100,7 @@ def releases(inventory: Inventory) -> Iterator[Problem]:
             )
 
 
+@rule("postgresql_version", "postgresql_version_mixed")
 def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a PostgreSQL version that a host's release doesn't have, and different versions in one cluster."""
     versions: dict[str, list[str]] = {}
@@ -114,7 +117,7 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
                 host,
                 "cluster_postgresql_version",
                 wanted,
-                f"{has}, the version of Debian {host.probe.os_codename}",  # type: ignore[union-attr]
+                f"{has}, the version that Debian {host.probe.os_codename} has",  # type: ignore[union-attr]
                 f"set it to {has} or leave it out, or use the release that has {wanted}",
             )
     if len(versions) > 1:
@@ -129,6 +132,7 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
         )
 
 
+@rule("time_sync", reads=("host_time_sync",))
 def time_synchronisation(inventory: Inventory) -> Iterator[Problem]:
     """Refuse hosts whose kernel says that nothing keeps its clock right, unless that is about to change.
 
@@ -156,6 +160,7 @@ def _time_remedy(probe: Probe, will_be: bool) -> str:
     return "set host_time_sync to true, or install chrony and let it reach its servers"
 
 
+@rule("memory", reads=("patroni_host_parameters", "patroni_memory", "valkey_instances", "valkey_memory_fraction"))
 def memory(inventory: Inventory) -> Iterator[Problem]:
     """Refuse limits of Valkey and PostgreSQL that together exceed what a host has."""
     for host, probe in inventory.probed():
@@ -204,6 +209,7 @@ def _postgresql_buffers(host: Host) -> Iterator[tuple[str, float]]:
         yield "shared_buffers", size
 
 
+@rule("disk_read_only", "disk_space", reads=("etcd_data_dir", "patroni_data_dir"))
 def disks(inventory: Inventory) -> Iterator[Problem]:
     """Refuse data paths on file systems that are read-only or nearly full."""
     for host, probe in inventory.probed():
@@ -233,10 +239,16 @@ def disks(inventory: Inventory) -> Iterator[Problem]:
                     item.path,
                     f"{item.free_mib} MiB free of {item.size_mib} MiB ({item.mount})",
                     f"{inventory.free_mib} MiB free or more (preflight_free_mib)",
-                    "free room or mount a larger file system there",
+                    "free space, or mount a larger file system there",
                 )
 
 
+@rule(
+    "etcd_data_dir",
+    "postgresql_data_dir",
+    "valkey_data_dir",
+    reads=("etcd_data_dir", "patroni_data_dir", "valkey_instances"),
+)
 def data_directories(inventory: Inventory) -> Iterator[Problem]:
     """Refuse data directories that hold something else; nothing of ours may ever overwrite them."""
     for host, probe in inventory.probed():
@@ -308,7 +320,7 @@ def _valkey_directories(host: Host, probe: Probe) -> Iterator[Problem]:
 
 def _foreign(rule: str, host: Host, path: str, found: str, allowed: str) -> Problem:
     return _problem(
-        rule, host, path, found, allowed, "look what it is; move it away if nobody needs it, or choose another name"
+        rule, host, path, found, allowed, "find out what it is; move it away if nobody needs it, or choose another name"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ class Problem:
 
     Parameters: rule, its name as `preflight_skip_rules` takes it; hosts, names, empty for the inventory as a whole;
     subject, the variable, group, path or thing; found, allowed, remedy, sentences without a full stop;
-    warning, true if the run may go on.
+    warning, true if the run may continue.
     """
 
     rule: str
@@ -244,6 +244,32 @@ class Inventory:
         if host.probe is None or host.probe.os_id != "debian":
             return None
         return self.collection.platforms.get(host.probe.os_codename)
+
+
+# What the properties of a host read, for any rule.
+HOST_READS = ("ansible_host", "cluster_address", "cluster_zone", "zone")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule over an inventory.
+
+    Parameters: find yields its problems; names, those that its problems carry and `preflight_skip_rules` may list;
+    reads, the variables whose defaults in the roles it needs where the inventory does not set them.
+    """
+
+    find: Callable[[Inventory], Iterator[Problem]]
+    names: frozenset[str]
+    reads: frozenset[str]
+
+    def __call__(self, inventory: Inventory) -> Iterator[Problem]:
+        """Yield the problems of an inventory."""
+        return self.find(inventory)
+
+
+def rule(*names: str, reads: Iterable[str] = ()) -> Callable[[Callable[[Inventory], Iterator[Problem]]], Rule]:
+    """Make a function a rule: nothing else registers it. Parameters: see Rule."""
+    return lambda find: Rule(find, frozenset(names), frozenset(reads))
 
 
 def valkey_ports(host: Host) -> list[int]:

@@ -15,6 +15,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Problem,
     archives,
     as_int,
+    rule,
     valkey_ports,
 )
 
@@ -34,6 +35,12 @@ BALANCER_PORT_NAMES = (
     "haproxy_statistics",
 )
 PORT_NAMES = (*MEMBER_PORT_NAMES, *BALANCER_PORT_NAMES)
+_PORT_READS = (
+    "haproxy_liveness_port",
+    "pgbackrest_repositories",
+    "valkey_instances",
+    *(PORT_VARIABLE + name for name in PORT_NAMES),
+)
 
 _LOWEST_PORT = 1024
 _HIGHEST_PORT = 65535
@@ -60,6 +67,7 @@ def parse_address(text: str) -> Address | None:
         return None
 
 
+@rule("address_duplicate", "address_loopback", "address_not_ip")
 def addresses(inventory: Inventory) -> Iterator[Problem]:
     """Refuse addresses that aren't IP addresses, that loop back, or that two hosts share."""
     owners: dict[Address, list[str]] = defaultdict(list)
@@ -92,11 +100,12 @@ def addresses(inventory: Inventory) -> Iterator[Problem]:
                 hosts=tuple(names),
                 subject="cluster_address",
                 found=f"{address} on {len(names)} hosts",
-                allowed="an address of its own for each host",
+                allowed="one address for each host",
                 remedy="correct cluster_address or ansible_host of all but one of them",
             )
 
 
+@rule("address_not_on_host")
 def address_on_host(inventory: Inventory) -> Iterator[Problem]:
     """Refuse an address that no interface of the probed host has: no service could listen there."""
     for host, probe in inventory.probed():
@@ -111,7 +120,7 @@ def address_on_host(inventory: Inventory) -> Iterator[Problem]:
                 subject="cluster_address",
                 found=f"{address}, while the host has {', '.join(present)}",
                 allowed="an address of one of the host's interfaces",
-                remedy="set cluster_address to the address behind which the peers reach the host",
+                remedy="set cluster_address to the address at which the peers reach the host",
             )
 
 
@@ -136,11 +145,12 @@ def services(host: Host, inventory: Inventory) -> list[tuple[int, str, str]]:
 
 
 def ports_of(host: Host, inventory: Inventory) -> dict[str, int]:
-    """Return the cluster's ports by name as a host has them; one that is no number is left to the rule bad_value."""
+    """Return the cluster's ports by name as a host has them; one that is not a number is left to the rule bad_value."""
     chosen = {name: as_int(host.value(PORT_VARIABLE + name)) for name in PORT_NAMES}
     return {**inventory.collection.ports, **{name: port for name, port in chosen.items() if port is not None}}
 
 
+@rule("port_clash", "port_range", reads=_PORT_READS)
 def port_clashes(inventory: Inventory) -> Iterator[Problem]:
     """Refuse two services on one port of a host, and ports that Valkey can't use."""
     for host in inventory.stack:
@@ -189,6 +199,7 @@ def _chosen_out_of_range(host: Host, inventory: Inventory) -> Iterator[Problem]:
             )
 
 
+@rule("port_taken", reads=_PORT_READS)
 def port_taken(inventory: Inventory) -> Iterator[Problem]:
     """Refuse ports on which something that isn't ours already listens."""
     for host, probe in inventory.probed():
@@ -205,6 +216,7 @@ def port_taken(inventory: Inventory) -> Iterator[Problem]:
             )
 
 
+@rule("port_moved", reads=_PORT_READS)
 def port_moved(inventory: Inventory) -> Iterator[Problem]:
     """Refuse another port for what members of a running cluster know each other by: they would lose each other."""
     for host, probe in inventory.probed():
@@ -269,6 +281,7 @@ def _localhost(address: Address) -> Address | None:
     return address if address.is_loopback else None
 
 
+@rule("vip_is_host", "vip_network", "vip_not_ip", "vip_without_balancer", reads=("cluster_vip_prefix",))
 def virtual_address(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a virtual address that isn't one, that a host owns, or that lies outside the balancers' network."""
     for host in inventory.members("balancer") or inventory.stack[:1]:

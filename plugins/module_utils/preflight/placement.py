@@ -10,6 +10,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Problem,
     as_int,
     count,
+    rule,
     valkey_ports,
 )
 
@@ -21,6 +22,7 @@ _FEWEST_PRIMARIES = 3
 _RESERVED_USERS = ("admin", "backup", "default", "replication", "respread")
 
 
+@rule("valkey_user_reserved", reads=("valkey_users",))
 def valkey_users(inventory: Inventory) -> Iterator[Problem]:
     """Refuse application users that have the name of a user of the collection's own."""
     taken: dict[str, list[str]] = {}
@@ -56,6 +58,14 @@ def majority_safe(instances: Mapping[str, int], primaries: int) -> bool:
     return sum(min(count, most) for count in instances.values()) >= primaries
 
 
+@rule(
+    "valkey_majority",
+    "valkey_placement",
+    "valkey_primaries",
+    "valkey_remainder",
+    "valkey_zones",
+    reads=("valkey_instances",),
+)
 def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
     """Refuse too few primaries, replicas that must share their primary's host, and lonely instances."""
     hosts = inventory.members("valkey")
@@ -75,7 +85,7 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
             subject="group valkey",
             found=f"{shape}: {count(primaries, 'primary', 'primaries')}",
             allowed="3 primaries or more: a failover needs the votes of a majority of them",
-            remedy=f"have {_FEWEST_PRIMARIES * (replicas + 1)} instances or more (hosts x valkey_instances), "
+            remedy=f"declare {_FEWEST_PRIMARIES * (replicas + 1)} instances or more (hosts x valkey_instances), "
             "or lower valkey_replicas",
         )
     elif not separable(instances, primaries, replicas):

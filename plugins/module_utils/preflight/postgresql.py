@@ -16,9 +16,22 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Problem,
     as_int,
     count,
+    rule,
 )
 
 # The left side of a line in PgBouncer's [databases]: its parser takes these (lib/usual/cfparser.c), or a quoted name.
+_POOL_READS = (
+    "patroni_databases",
+    "patroni_max_connections",
+    "patroni_users",
+    "pgbouncer_databases",
+    "pgbouncer_default_pool_size",
+    "pgbouncer_max_database_connections",
+    "pgbouncer_reserve_pool_size",
+    "pgbouncer_session_databases",
+    "pgbouncer_session_max_connections",
+    "pgbouncer_session_pool_size",
+)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 # NAMEDATALEN of PostgreSQL, less the end.
 _LONGEST_NAME = 63
@@ -50,6 +63,7 @@ _HBA_TYPES = frozenset(("local", "host", "hostssl", "hostnossl", "hostgssenc", "
 _SYSTEM_USERS = frozenset(("postgres", "replicator", "rewinder", "pgbouncer"))
 
 
+@rule("database_name", reads=("patroni_databases",))
 def database_names(inventory: Inventory) -> Iterator[Problem]:
     """Refuse names of databases that PgBouncer's file can't hold, that PostgreSQL would cut, or that mean something else."""
     for host in inventory.members("postgresql", "balancer"):
@@ -66,6 +80,7 @@ def database_names(inventory: Inventory) -> Iterator[Problem]:
                 )
 
 
+@rule("database_shadowed", reads=("patroni_databases", "pgbouncer_databases", "pgbouncer_read_only_databases"))
 def shadowed_databases(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a database whose name PgBouncer answers with another one, such as orderdb_ro beside orderdb."""
     for host in inventory.members("postgresql", "balancer"):
@@ -122,6 +137,7 @@ def _name_fault(name: str, alias: bool) -> str:
     return ""
 
 
+@rule("hba_line", reads=("patroni_hba",))
 def hba_lines(inventory: Inventory) -> Iterator[Problem]:
     """Refuse lines of patroni_hba that PostgreSQL can't read, or that would keep the cluster itself out."""
     for host in inventory.members("postgresql"):
@@ -185,6 +201,7 @@ def _is_everywhere(words: list[str]) -> bool:
     return len(words) > 3 and words[3] in {"all", "0.0.0.0/0", "::/0"}
 
 
+@rule("pool_size", "pool_sizes", reads=_POOL_READS)
 def pool_sizes(inventory: Inventory) -> Iterator[Problem]:
     """Compare what all PgBouncers together may open with what PostgreSQL takes."""
     balancers = inventory.members("balancer")

@@ -9,6 +9,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Inventory,
     Problem,
     as_int,
+    rule,
 )
 
 # Patroni raises smaller values without a word (patroni/config.py, validators of the dynamic configuration).
@@ -63,6 +64,7 @@ def timing_faults(timing: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return faults
 
 
+@rule("timing_profile", "timing_range")
 def timings(inventory: Inventory) -> Iterator[Problem]:
     """Refuse unknown timing profiles, and values that Patroni would silently replace."""
     profiles = inventory.collection.timings
@@ -86,7 +88,7 @@ def timings(inventory: Inventory) -> Iterator[Problem]:
                 subject=f"{name} of patroni_timing {profile}",
                 found=found,
                 allowed=allowed,
-                remedy="correct the value, or use a profile as it is; Patroni would replace it without a word",
+                remedy="correct the value, or use a profile as it is; otherwise Patroni replaces it silently",
             )
 
 
@@ -96,6 +98,7 @@ def _overrides(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {name: dynamic[name] for name in MINIMUM if name in dynamic} if isinstance(dynamic, Mapping) else {}
 
 
+@rule("cluster_wide", reads=CLUSTER_WIDE)
 def cluster_wide(inventory: Inventory) -> Iterator[Problem]:
     """Refuse values that differ between hosts although they describe the cluster as a whole."""
     for variable in CLUSTER_WIDE:

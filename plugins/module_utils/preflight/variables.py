@@ -10,11 +10,7 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import typed
-from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
-    Host,
-    Inventory,
-    Problem,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Host, Inventory, Problem, rule
 
 SHORTEST_SECRET = 12
 
@@ -84,6 +80,7 @@ def nearest(name: str, known: Any, cutoff: float = 0.6) -> str:
     return close[0] if close else ""
 
 
+@rule("fixed_variable", "misspelt_variable", "unknown_variable")
 def unknown_variables(inventory: Inventory) -> Iterator[Problem]:
     """Refuse variables with a role's prefix that no role knows, and unknown keys inside those that are known."""
     collection = inventory.collection
@@ -98,7 +95,7 @@ def unknown_variables(inventory: Inventory) -> Iterator[Problem]:
                     rule="fixed_variable",
                     hosts=(host.name,),
                     subject=name,
-                    found="a value in the inventory, which has no effect",
+                    found="a value in the inventory, where it has no effect",
                     allowed="only the collection's own value",
                     remedy="remove the variable",
                 )
@@ -159,6 +156,7 @@ def _items(path: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield f"{path}[{index}]", item
 
 
+@rule("bad_value")
 def bad_values(inventory: Inventory) -> Iterator[Problem]:
     """Refuse values that the roles' argument specifications would refuse later, when hosts have changed already."""
     for host in inventory.hosts:
@@ -249,6 +247,7 @@ def _is_secret(name: str, option: Mapping[str, Any]) -> bool:
     return bool(option.get("no_log") or _SECRET_NAME.search(name))
 
 
+@rule("weak_secret")
 def secrets(inventory: Inventory) -> Iterator[Problem]:
     """Refuse secrets that are empty, guessable or short. A value never appears in what is said about it."""
     for host in inventory.stack:
@@ -262,7 +261,7 @@ def secrets(inventory: Inventory) -> Iterator[Problem]:
                         hosts=(host.name,),
                         subject=path,
                         found=fault,
-                        allowed=f"{SHORTEST_SECRET} characters or more that nobody guesses",
+                        allowed=f"{SHORTEST_SECRET} characters or more that nobody can guess",
                         remedy="leave it out where the role generates one, or set a long random value (ansible-vault)",
                     )
 
@@ -304,6 +303,7 @@ def secret_fault(value: Any, names: list[str], may_be_empty: bool = False) -> st
     return ""
 
 
+@rule("template_error")
 def failed_variables(inventory: Inventory) -> Iterator[Problem]:
     """Refuse variables that can't be evaluated."""
     for host in inventory.hosts:

@@ -36,7 +36,7 @@ def _backup(answers: Iterable[Model]) -> Iterator[Finding]:
                 "critical",
                 answer["host"],
                 error,
-                "the host tells of its backups",
+                "the host reports its backups",
                 f"Run site.yml, then holdfast-backup catalogue on {answer['host']}.",
             )
         yield from _told(answer["findings"])
@@ -52,7 +52,7 @@ def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterato
                 name,
                 host["error"],
                 "Ansible reaches the host",
-                "Start the host or repair its network; a host that is lost for good leaves the inventory.",
+                "Start the host or repair its network; if the host is lost for good, run remove_node.yml.",
             )
         for unit in host["units"]:
             if unit["state"] != "active":
@@ -69,8 +69,8 @@ def _hosts(hosts: Iterable[Model], certificate_days: tuple[int, int]) -> Iterato
                 "restarts_held",
                 "warning",
                 name,
-                f"{'; '.join(host['restarted_by'])}: restarted by an upgrade that nobody watches",
-                "nobody but update.yml restarts the cluster's services",
+                f"{'; '.join(host['restarted_by'])}: restarted by an upgrade of packages at any time",
+                "only update.yml restarts the cluster's services",
                 "Run site.yml; where the host has a policy-rc.d of its own, let that one answer 101 for these services.",
             )
         for certificate in host["certificates"]:
@@ -95,7 +95,7 @@ def _programs(host: Model) -> Iterator[Finding]:
             "critical",
             host["name"],
             host["programs_error"],
-            "the host tells of the collection's programs",
+            "the host reports the collection's programs",
             "Repair what the message names, then check again.",
         )
     for program in host.get("programs", []):
@@ -127,7 +127,7 @@ def _authorities(model: Model) -> Iterator[Finding]:
             ),
             "an authority that all hosts trust",
             "Bring the controller's folder of secrets with which the cluster was set up, then run site.yml; "
-            "connections that stand go on until then, new ones fail.",
+            "open connections work until then, new ones fail.",
         )
     for host in trusting if common else []:
         if not set(model["authorities"]) & set(host["authorities"]):
@@ -182,7 +182,7 @@ def _routing(model: Model) -> Iterator[Finding]:
                 f"{balancer}, read-write",
                 f"HAProxy sends to {', '.join(to) or 'nobody'}",
                 f"{leader}, Patroni's leader",
-                f"Look at HAProxy's checks on {balancer}: can it reach Patroni's REST API of {leader}?",
+                f"Look at HAProxy's checks on {balancer}: it must reach Patroni's REST API of {leader}.",
             )
         for frontend in ("read_only", "synchronous"):
             if not line["routes"][frontend] and len(model["patroni"]["members"] if model["patroni"] else []) > 1:
@@ -257,7 +257,7 @@ def _pools(pools: Iterable[Model]) -> Iterator[Finding]:
                 f"{line['balancer']}, database {database}",
                 "paused",
                 "not paused",
-                "RESUME it on PgBouncer's console, unless a switchover is going on.",
+                "RESUME it on PgBouncer's console, unless a switchover is under way.",
             )
 
 
@@ -269,7 +269,7 @@ def _silent(service: str, host: str, error: str) -> Finding:
         host,
         error,
         "an answer",
-        f"Start it: systemctl status {unit} tells why it stopped.",
+        f"Start it: `systemctl status {unit}` shows why it stopped.",
     )
 
 

@@ -34,7 +34,7 @@ class Disagreement:
 
 
 def unsettled(seconds: float, disagreements: Sequence[Disagreement]) -> Refusal:
-    """Return the refusal to go on with servers that did not come to agree within so many seconds."""
+    """Return the refusal to continue with servers that did not come to agree within so many seconds."""
     found = "; ".join(f"{item.endpoint}: {item.reason}" for item in disagreements[:5])
     return Refusal(
         f"after {seconds:.0f} s the servers don't agree: {found}",

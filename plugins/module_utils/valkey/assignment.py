@@ -117,7 +117,7 @@ class Assigner:
             if name in (state.id, str(endpoint), state.view.myself.endpoint, self.names.get(state.id)):
                 return state.id
         known = ", ".join(self._name(node) for node in self._primaries())
-        raise Refusal(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
+        raise Refusal(f"{name} is not a member of the cluster", f"Name one of {known}, or a node id")
 
     def _primary(self, name: str) -> str:
         """Return the id of a primary by what people call it."""

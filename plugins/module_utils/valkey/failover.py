@@ -36,7 +36,7 @@ def find(view: View, name: str) -> Node:
         if name in (node.id, node.endpoint):
             return node
     known = ", ".join(sorted(node.endpoint for node in view.members))
-    raise Refusal(f"{name} is no member of the cluster", f"Name one of {known}, or a node id")
+    raise Refusal(f"{name} is not a member of the cluster", f"Name one of {known}, or a node id")
 
 
 def decide(view: View, servers: Mapping[str, Server], mode: str, *, target: str = "", away_from: str = "") -> Decision:
@@ -84,7 +84,7 @@ def best_replica(view: View, servers: Mapping[str, Server], leader: Node) -> Nod
 def _leader_of(view: View, replica: Node) -> Node:
     leader = view.by_id.get(replica.primary_id or "")
     if leader is None:
-        raise Refusal(f"{replica.endpoint} is no replica of a known primary", "Attach it with valkey_cluster")
+        raise Refusal(f"{replica.endpoint} is not a replica of a known primary", "Attach it with valkey_cluster")
     if not leader.slots:
         raise Refusal(
             f"{replica.endpoint} replicates {leader.endpoint}, which owns no slot", "Name a replica of a shard"
@@ -103,16 +103,16 @@ def _check_majority(view: View) -> None:
     alive = [node for node in view.primaries if not (node.failed or node.suspected)]
     if len(alive) * 2 <= len(view.primaries):
         raise Refusal(
-            f"only {len(alive)} of {len(view.primaries)} primaries are up, no majority can vote",
-            "Bring primaries back; mode takeover needs no vote, see what it may lose",
+            f"only {len(alive)} of {len(view.primaries)} primaries are up, so no majority can vote",
+            "Bring primaries back; mode takeover needs no vote; its documentation says what it may lose",
         )
 
 
 def _check_planned(servers: Mapping[str, Server], replica: Node, leader: Node) -> None:
     if leader.failed or leader.suspected or leader.id not in servers:
         raise Refusal(
-            f"the primary {leader.endpoint} does not answer, so nothing can be handed over",
-            "Wait for the automatic failover; mode force does without the primary, see what it may lose",
+            f"the primary {leader.endpoint} does not answer, so a planned failover is impossible",
+            "Wait for the automatic failover; mode force works without the primary; its documentation says what it may lose",
         )
     if replica.id not in servers:
         raise Refusal(f"{replica.endpoint} does not answer", "Name a replica that runs")

@@ -84,7 +84,7 @@ class Gossip:
         )
         for endpoint, reply in self._fleet.all(ours, "CONFIG", "GET", pace.SETTING).items():
             if pace.read(reply) is not None:
-                raise ValkeyError(endpoint, f"{pace.SETTING} did not go back", f"Set it to {pace.NORMAL} by CONFIG SET")
+                raise ValkeyError(endpoint, f"{pace.SETTING} was not reset", f"Set it to {pace.NORMAL} by CONFIG SET")
 
     def hasten(self, endpoints: Sequence[Endpoint]) -> None:
         """Let the primaries of a new cluster serve as soon as they know each other.

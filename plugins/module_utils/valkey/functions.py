@@ -75,7 +75,7 @@ def load(fleet: Fleet, loads: Iterable[Load], endpoint_of: Mapping[str, Endpoint
     commands: dict[Endpoint, list[Sequence[Any]]] = {}
     for item in loads:
         words = ("FUNCTION", "LOAD", *(("REPLACE",) if item.replace else ()))
-        # What is no UTF-8 came as surrogates.
+        # What is not UTF-8 came as surrogates.
         code = item.code.encode("utf-8", "surrogateescape")
         commands.setdefault(endpoint_of[item.node], []).append((*words, code))
     for replies in fleet.each(commands).values():

@@ -95,7 +95,7 @@ class Healer:
         return importers, exporters
 
     def _open(self, slot: int, importers: Sequence[str], exporters: Mapping[str, str]) -> None:
-        """An owned slot: go on to the one node that imports it; without one clear what is marked."""
+        """An owned slot: continue to the one node that imports it; without one clear what is marked."""
         owner = self._owner_of[slot]
         targets = [node for node in importers if node != owner]
         target = self._target(slot, targets, exporters.get(owner, ""))
@@ -113,7 +113,7 @@ class Healer:
         if len(with_keys) > 1:
             raise Refusal(
                 f"slot {slot} of {self._name(self._owner_of[slot])} is being imported by {self._keys(slot, with_keys)}",
-                "Bring them together one server after the other (docs/slots.md, Keys of one slot in several places)",
+                "Move them to one server, one source after the other (docs/slots.md, Keys of one slot in several places)",
             )
         preferred = [*with_keys, *(node for node in targets if node == wanted), *targets]
         return preferred[0] if preferred else ""
@@ -126,7 +126,7 @@ class Healer:
         if len(originals) > 1 or any(self._members[node].myself.is_replica for node in originals):
             raise Refusal(
                 f"slot {slot} has no owner and keys of it are on {self._keys(slot, originals)}",
-                "An owner without them would hide them. Promote a replica that has them (CLUSTER FAILOVER TAKEOVER), give"
+                "An owner without those keys would hide them. Promote a replica that has them (CLUSTER FAILOVER TAKEOVER), give"
                 " the slot to the server whose keys are right (CLUSTER ADDSLOTS) and bring the others' there (docs/slots.md,"
                 " Keys of one slot in several places)",
             )

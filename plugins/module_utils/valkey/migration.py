@@ -85,7 +85,7 @@ class Outcome:
 
 
 def apart(move: Move, others: Iterable[Move]) -> bool:
-    """Return whether a move may go on beside others: no server gives and takes at the same time.
+    """Return whether a move may continue beside others: no server gives and takes at the same time.
 
     Two servers that MIGRATE to each other wait for each other, serving nobody, until the time is out. One that takes slots
     atomically while it hands others over can end in a failed assertion (seen with 9.1.2).

@@ -29,7 +29,7 @@ def declared_node(item: Mapping[str, Any]) -> Declared:
     """Turn one item of the option nodes into a Declared. Raises Refusal for slots that are none, and the like."""
     if not math.isfinite(item["weight"]):
         raise Refusal(
-            f"{item['address']}:{item['port']}: weight {item['weight']} is no number", "Write one such as 1.5"
+            f"{item['address']}:{item['port']}: weight {item['weight']} is not a number", "Write one such as 1.5"
         )
     try:
         pinned = ranges.parse_ranges(item["slots"])
@@ -62,5 +62,5 @@ def endpoints(words: Iterable[str]) -> tuple[Endpoint, ...]:
 def _endpoint(word: str) -> Endpoint:
     address, _colon, port = word.rpartition(":")
     if not address or not port.isdigit():
-        raise Refusal(f"{word!r} is no address:port", "Write 198.18.0.11:7001 or [2001:db8::1]:7001")
+        raise Refusal(f"{word!r} is not an address:port", "Write 198.18.0.11:7001 or [2001:db8::1]:7001")
     return Endpoint(resolved(address.strip("[]")), int(port))

@@ -62,12 +62,12 @@ def text(ranges: Iterable[SlotRange]) -> str:
 
 
 def parse_range(word: str) -> SlotRange:
-    """Read `7` or `0-5460`. Raises ValueError that names the word when it is no range of slots."""
+    """Read `7` or `0-5460`. Raises ValueError that names the word when it is not a range of slots."""
     first, dash, last = word.strip().partition("-")
     try:
         found = SlotRange(int(first), int(last) if dash else int(first))
     except ValueError as error:
-        raise ValueError(f"{word!r} is no range of slots such as 0-5460") from error
+        raise ValueError(f"{word!r} is not a range of slots such as 0-5460") from error
     if not 0 <= found.first <= found.last < SLOT_COUNT:
         raise ValueError(f"{word!r} is outside of 0-{SLOT_COUNT - 1} or runs backwards")
     return found

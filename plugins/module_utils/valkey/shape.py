@@ -156,20 +156,9 @@ def names_of(declared: Sequence[Declared], states: States) -> dict[str, str]:
 class _Nodes:
     """Declared nodes as the servers know them: who is where, and what prevents a plan."""
 
-    def __init__(
-        self,
-        declared: Sequence[Declared],
-        states: States,
-        *,
-        replicas: int,
-        balance: bool = True,
-        forget_failed: bool = False,
-    ) -> None:
+    def __init__(self, declared: Sequence[Declared], states: States) -> None:
         self.declared = declared
         self.states = states
-        self.replicas = replicas
-        self.balance = balance
-        self.forget_failed = forget_failed
         self.node_of = {states[node.endpoint].id: node for node in declared if node.endpoint in states}
         self.by_id = {state.id: state for state in states.values()}
         self.names = names_of(declared, states)
@@ -178,7 +167,8 @@ class _Nodes:
     def _name(self, node: str) -> str:
         return self.names.get(node, node)
 
-    def _check_ids(self) -> None:
+    def check_ids(self) -> None:
+        """Refuse a node that is declared twice."""
         seen: dict[str, Declared] = {}
         for node in self.declared:
             state = self.states.get(node.endpoint)
@@ -190,30 +180,30 @@ class _Nodes:
                     f"{node.endpoint} and {other.endpoint} are the same node, {state.id}", "List every node once"
                 )
 
-    def _check_foreign(self) -> tuple[str, ...]:
+    def check_foreign(self, *, forget_failed: bool) -> tuple[str, ...]:
         """Refuse members that aren't declared. Returns the dead ones that may be forgotten."""
         dead: dict[str, None] = {}
-        for state in self._in_cluster():
+        for state in self.in_cluster():
             for node in state.view.members:
                 if node.id in self.node_of:
                     continue
-                if (node.failed or not node.has_address) and not node.slots and self.forget_failed:
+                if (node.failed or not node.has_address) and not node.slots and forget_failed:
                     dead[node.id] = None
                     continue
                 raise Refusal(
                     f"{self._name(state.id)} belongs to a cluster with the undeclared node {node.endpoint} ({node.id}"
                     f"{', down' if node.failed else ''}{', owns slots' if node.slots else ''})",
-                    "Declare it, declare it absent, or for a dead node without slots set forget_failed",
+                    "Declare it, or declare it absent; for a dead node without slots, set forget_failed",
                 )
         return tuple(dead)
 
-    def _in_cluster(self) -> list[State]:
+    def in_cluster(self) -> list[State]:
         """States of the nodes that stay, and of leaving ones that have not left yet."""
         return [s for s in self.states.values() if s.id in self.present or not s.view.alone]
 
-    def _check_clusters(self) -> None:
+    def check_clusters(self) -> None:
         """Refuse nodes of several clusters; groups without any key are parts of one interrupted formation."""
-        groups = self._groups()
+        groups = self.groups()
         formed = [group for group in groups if any(self.by_id[node].view.myself.slots for node in group)]
         with_keys = [group for group in formed if any(self.by_id[node].server.keys for node in group)]
         claimed = Counter(
@@ -235,31 +225,46 @@ class _Nodes:
                     "Empty it (FLUSHALL) or take it out of the declaration",
                 )
 
-    def _groups(self) -> list[set[str]]:
+    def groups(self) -> list[set[str]]:
         """Sets of declared nodes that know each other, directly or not."""
         groups: list[set[str]] = []
-        for state in self._in_cluster():
+        for state in self.in_cluster():
             group = {node.id for node in state.view.members if node.id in self.node_of} | {state.id}
             apart = [other for other in groups if not other & group]
             groups = [*apart, group.union(*(other for other in groups if other & group))]
         return groups
 
 
-class Planner(_Nodes):
+class Planner:
     """Plans for one declaration and one set of states.
 
     replicas: least number for each primary. balance: whether slots move for balance alone.
     forget_failed: whether dead nodes that aren't declared and own no slot are forgotten.
     """
 
+    def __init__(
+        self,
+        declared: Sequence[Declared],
+        states: States,
+        *,
+        replicas: int,
+        balance: bool = True,
+        forget_failed: bool = False,
+    ) -> None:
+        self._nodes = _Nodes(declared, states)
+        self.names = self._nodes.names
+        self._replicas = replicas
+        self._balance = balance
+        self._forget_failed = forget_failed
+
     def plan(self) -> Plan:
         """Return the plan. Raises Refusal when there can't be one."""
-        self._check_ids()
-        dead = self._check_foreign()
-        self._check_clusters()
-        owned = owners(self._in_cluster())
-        wished = placement.place(self._seats(owned), self.replicas)
-        healed = heal(self.by_id, owned, self.names)
+        self._nodes.check_ids()
+        dead = self._nodes.check_foreign(forget_failed=self._forget_failed)
+        self._nodes.check_clusters()
+        owned = owners(self._nodes.in_cluster())
+        wished = placement.place(self._seats(owned), self._replicas)
+        healed = heal(self._nodes.by_id, owned, self._nodes.names)
         if not healed.empty:
             healing_moves = joined(healed.moves)
             return Plan(
@@ -284,18 +289,20 @@ class Planner(_Nodes):
     def staying(self, plan: Plan) -> list[Endpoint]:
         """Return the servers that are members after a plan: not those that leave with it or have left already."""
         found = []
-        for node in self.declared:
-            state = self.states[node.endpoint]
+        for node in self._nodes.declared:
+            state = self._nodes.states[node.endpoint]
             if node.present or not (state.view.alone or state.id in plan.forget):
                 found.append(node.endpoint)
         return found
 
     def _seats(self, owned: Mapping[str, Ranges]) -> list[Seat]:
-        shard_of = {node: self.by_id[node].view.myself.primary_id or node for node in self.present}
-        bound = {leader for node, leader in shard_of.items() if leader in self.by_id and self._newer(node, leader)}
+        shard_of = {node: self._nodes.by_id[node].view.myself.primary_id or node for node in self._nodes.present}
+        bound = {
+            leader for node, leader in shard_of.items() if leader in self._nodes.by_id and self._newer(node, leader)
+        }
         seats = []
-        for node in self.present:
-            declared, leader = self.node_of[node], shard_of[node]
+        for node in self._nodes.present:
+            declared, leader = self._nodes.node_of[node], shard_of[node]
             hint = declared.role
             if leader in bound:
                 # A primary that is older than its replica keeps leading: it could not follow it.
@@ -304,26 +311,28 @@ class Planner(_Nodes):
         return seats
 
     def _newer(self, node: str, other: str) -> bool:
-        return self.by_id[node].server.version[:1] > self.by_id[other].server.version[:1]
+        return self._nodes.by_id[node].server.version[:1] > self._nodes.by_id[other].server.version[:1]
 
     def _distribution(self, owned: Mapping[str, Ranges], wished: Placement) -> slots.SlotPlan:
         """Plan slots as they lie after the promotions."""
         after: dict[str, Ranges] = {wished.promotions.get(node, node): claimed for node, claimed in owned.items()}
-        weights = {node: self.node_of[node].weight for node in wished.primaries}
-        pins = {node: self.node_of[node].pinned for node in wished.primaries if self.node_of[node].pinned}
-        for node, declared in self.node_of.items():
+        weights = {node: self._nodes.node_of[node].weight for node in wished.primaries}
+        pins = {node: self._nodes.node_of[node].pinned for node in wished.primaries if self._nodes.node_of[node].pinned}
+        for node, declared in self._nodes.node_of.items():
             if declared.pinned and node not in wished.primaries and declared.present:
                 raise Refusal(
                     f"slots {ranges.text(declared.pinned)} are pinned to {declared.name}, which is a replica",
                     "Declare its role as primary, or pin them to a primary",
                 )
-        make = slots.plan if self.balance or not owned else slots.keep
+        make = slots.plan if self._balance or not owned else slots.keep
         return make(after, Wish(weights, pins))
 
     def _reset(self, wished: Placement) -> tuple[str, ...]:
         """Replicas that are to lead a shard of their own: a primary that was drained followed another by itself."""
         leads = {*wished.primaries} - {*wished.promotions.values()}
-        return tuple(node for node in self.present if node in leads and self.by_id[node].view.myself.is_replica)
+        return tuple(
+            node for node in self._nodes.present if node in leads and self._nodes.by_id[node].view.myself.is_replica
+        )
 
     def _replicate(self, wished: Placement, busy: Iterable[str]) -> dict[str, str]:
         """Replicas that don't follow their primary yet; primaries that have slots to give must give them first."""
@@ -331,31 +340,31 @@ class Planner(_Nodes):
         return {
             replica: primary
             for replica, primary in wished.follows.items()
-            if self.by_id[replica].view.myself.primary_id != primary
+            if self._nodes.by_id[replica].view.myself.primary_id != primary
             and replica not in waiting
             # After a promotion the old primary and the other replicas of its shard follow by themselves.
-            and wished.promotions.get(self.by_id[replica].view.myself.primary_id or "") != primary
+            and wished.promotions.get(self._nodes.by_id[replica].view.myself.primary_id or "") != primary
         }
 
     def _meet(self) -> tuple[str, ...]:
         """Nodes to introduce: all that some node does not know, except one group that the others join."""
-        everyone = set(self.present)
-        if all(everyone <= {m.id for m in self.by_id[node].view.members} for node in self.present):
+        everyone = set(self._nodes.present)
+        if all(everyone <= {m.id for m in self._nodes.by_id[node].view.members} for node in self._nodes.present):
             return ()
-        groups = [group & everyone for group in self._groups() if group & everyone]
-        core = max(groups, key=lambda group: (any(self.by_id[n].view.myself.slots for n in group), len(group)))
-        known = {m.id for node in core for m in self.by_id[node].view.members}
-        strangers = [node for node in self.present if node not in core or node not in known]
-        return tuple(strangers or self.present)
+        groups = [group & everyone for group in self._nodes.groups() if group & everyone]
+        core = max(groups, key=lambda group: (any(self._nodes.by_id[n].view.myself.slots for n in group), len(group)))
+        known = {m.id for node in core for m in self._nodes.by_id[node].view.members}
+        strangers = [node for node in self._nodes.present if node not in core or node not in known]
+        return tuple(strangers or self._nodes.present)
 
     def _calm(self) -> tuple[str, ...]:
-        return tuple(node for node, state in self.by_id.items() if state.pace is not None)
+        return tuple(node for node, state in self._nodes.by_id.items() if state.pace is not None)
 
     def _leaving(self, busy: Iterable[str]) -> list[str]:
         return [
             node
-            for node, declared in self.node_of.items()
-            if not declared.present and not self.by_id[node].view.alone and node not in set(busy)
+            for node, declared in self._nodes.node_of.items()
+            if not declared.present and not self._nodes.by_id[node].view.alone and node not in set(busy)
         ]
 
 

@@ -169,7 +169,7 @@ def _targets(wish: Wish, pinned: Mapping[str, int], owned: Mapping[str, int]) ->
         rest = SLOT_COUNT - sum(fixed.values())
         total = sum(sharing.values())
         if rest and not total:
-            raise Refusal(f"{rest} slots have nobody to go to", "Give at least one primary a weight above 0")
+            raise Refusal(f"{rest} slots have no node to go to", "Give at least one primary a weight above 0")
         shares = {node: rest * weight / total for node, weight in sharing.items()}
         over = {node: pinned[node] for node, share in shares.items() if pinned.get(node, 0) > share}
         if not over:

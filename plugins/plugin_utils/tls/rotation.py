@@ -66,7 +66,7 @@ class Rotation:
         self._texts: list[str] = []
 
     def take(self, step: str) -> Taken:
-        """Begin the step, or go on with it. Raises Refusals where another one is due, and OSError."""
+        """Begin the step, or continue with it. Raises Refusals where another one is due, and OSError."""
         with locked(self._folder, self._check_mode):
             state = read_rotation(self._folder)
             refused = refusal(state, step)

@@ -56,7 +56,7 @@ def refusal(state: State, step: str) -> str:
 
 
 def take(state: State, step: str, now: datetime.datetime) -> State:
-    """Return the state in which the step is under way; a step that is repeated goes on with what it has issued."""
+    """Return the state in which the step is under way; a step that is repeated continues with what it has issued."""
     if step == state.step:
         return state
     return State(step, now.replace(microsecond=0), False)

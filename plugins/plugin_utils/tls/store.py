@@ -92,7 +92,7 @@ class Store:
             outcome.issued["ca"] = "is missing"
             if self._check_mode:
                 return None
-            # A run that was killed between the two files goes on with the key it made.
+            # A run that was killed between the two files continues with the key it made.
             private = make_key() if key is None else read_key(key_path, key)
             write_whole(key_path, key_pem(private))
             made = make_authority(self._terms.organization, private, self._terms.now, self._terms.ca_days)

@@ -95,7 +95,7 @@ def unreachable(address: str) -> Iterator[None]:
 
 
 class Fencing:
-    """Looks, votes, acts. Raises OSError, EtcdError and PatroniError, after which the next look goes on."""
+    """Looks, votes, acts. Raises OSError, EtcdError and PatroniError, after which the next look continues."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings

@@ -339,7 +339,7 @@ class Surroundings:
 
 
 class Guard(Surroundings):
-    """Looks, decides, acts. Raises OSError, EtcdError and PatroniError, after which the next look goes on."""
+    """Looks, decides, acts. Raises OSError, EtcdError and PatroniError, after which the next look continues."""
 
     def turn(self) -> None:
         """Look once and do what follows from it."""

@@ -2,7 +2,7 @@
 
 Pauses, or waits armed until somebody else pauses, says so to systemd, then looks until the members of Patroni and this host's
 HAProxy agree on a new primary, and resumes.
-It resumes without one when the time is over, when it is asked to stop, and when it cannot go on: nobody else has to be alive.
+It resumes without one when the time is over, when it is asked to stop, and when it cannot continue: nobody else has to be alive.
 `pgbouncer-hold --release` resumes what a hold paused; systemd runs it after the hold, however that ended.
 """
 
@@ -138,7 +138,7 @@ class Watch:
         try:
             return leads(self._clients[name].get("/primary"))
         except PatroniError:
-            # It says that it is no primary, or says nothing.
+            # It says that it is not a primary, or says nothing.
             return False
 
     def look(self) -> Step:
@@ -172,7 +172,7 @@ class Watch:
 
 
 def wait(watch: Watch | None, deadline: float) -> str:
-    """Wait until the pools can go on; return why."""
+    """Wait until the pools can continue; return why."""
     told = False
     while not stopping.is_set():
         if time.monotonic() >= deadline:

@@ -74,7 +74,7 @@ def take_over(folder: Path, old: int) -> int:
     new = start(SERVE)
     console = folder / str(new) / f".s.PGSQL.{port}"
     if problem := wait_listening(console, new):
-        print(f"{problem}, the old one goes on", file=sys.stderr)
+        print(f"{problem}, the old one continues", file=sys.stderr)
         return 1
     beside = folder / f"console.{new}"
     beside.symlink_to(console)

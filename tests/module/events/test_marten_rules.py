@@ -341,7 +341,7 @@ def test_a_killed_export_goes_on_and_takes_what_has_changed_anew(server, store):
         state = next(iter(Path(store.folder).glob("events/*.partial/state.json")), None)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    # The module's parts are large: what follows goes on from parts of a size of its own.
+    # The module's parts are large: what follows continues from parts of a size of its own.
     plain = Place(str(store.folder))
     with pytest.raises(RuntimeError), dying(after=8):
         export.export(store.reach("source"), plain, order)
@@ -485,7 +485,7 @@ def test_a_damaged_archive_is_refused_before_anything_is_written(server, store):
 def test_an_archive_of_that_name_and_another_order_is_refused(server, store):
     server.make("source", f"{NEW}/guid")
     store.export("source")
-    with pytest.raises(Refusal, match=r"archive a is there already .*, made with another selection"):
+    with pytest.raises(Refusal, match=r"archive a exists already .*, made with another selection"):
         store.export("source", since="2026-01-01T00:00:00Z")
     with pytest.raises(Refusal, match="there is no archive b in"):
         store.load("source", "b")

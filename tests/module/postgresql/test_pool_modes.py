@@ -162,7 +162,7 @@ def test_a_pause_ends_sessions_when_transactions_have_ended(tier, checked):
         deadline = time.monotonic() + 20
         while not any(row["name"] == DATABASE and row["paused"] for row in checked.console("SHOW DATABASES")):
             assert time.monotonic() < deadline
-        # It waits for the transaction, and the session goes on meanwhile.
+        # It waits for the transaction, and the session continues meanwhile.
         assert session.execute("SELECT 2").fetchone() == (2,)
         shared.execute("COMMIT")
         thread.join()

@@ -299,7 +299,7 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def test_killed_backups_leave_nothing_that_looks_good(tmp_path: Path) -> None:
-    """Whatever is called a backup is one, writes go on, and the next run removes what is left and succeeds."""
+    """Whatever is called a backup is one, writes continue, and the next run removes what is left and succeeds."""
     chance = random.Random(7)
     with ValkeyServers("8.1", 3, settings=SETTINGS) as servers:
         form(servers)

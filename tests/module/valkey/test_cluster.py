@@ -299,11 +299,11 @@ def test_bad_input_changes_nothing() -> None:
             f"slots 9 are pinned to node1:{first} and to node2:": {
                 "nodes": [{**nodes[0], "slots": "0-9"}, {**nodes[1], "slots": "9-12"}, *nodes[2:]]
             },
-            "16380 slots have nobody to go to": {
+            "16380 slots have no node to go to": {
                 "nodes": [{**node, "weight": 0, "slots": "" if n else "1-4"} for n, node in enumerate(nodes)]
             },
             f"weight -1 of node1:{first} is negative": {"nodes": [{**nodes[0], "weight": -1}, *nodes[1:]]},
-            "weight nan is no number": {"nodes": [{**nodes[0], "weight": "nan"}, *nodes[1:]]},
+            "weight nan is not a number": {"nodes": [{**nodes[0], "weight": "nan"}, *nodes[1:]]},
             "replicas is -1": {"nodes": nodes, "replicas": -1},
             "time_budget is -1": {"nodes": nodes, "time_budget": -1},
             "login refused": {"nodes": nodes, "username": "admin", "password": "wrong"},

@@ -74,7 +74,7 @@ def test_any_text_is_a_manifest_or_refused(text):
         (changed(end="2026-11-26T04:12:42Z"), "before it starts"),
         (changed(end="yesterday"), "no time"),
         (changed(label="latest"), "is none"),
-        (changed(engine=None), "engine is no text"),
+        (changed(engine=None), "engine is not a text"),
     ],
 )
 def test_a_manifest_that_was_meddled_with_is_refused(text, word):

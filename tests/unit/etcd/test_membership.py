@@ -81,7 +81,7 @@ def test_a_learner_is_promoted_once():
     cluster = Cluster((*THREE.members, member(4, learner=True)))
     assert steps(cluster, wish(4, "voting")) == [("promote", "4")]
     assert steps(THREE, wish(3, "voting")) == []
-    with pytest.raises(Refusal, match="let it join first"):
+    with pytest.raises(Refusal, match=r"add it first \(site\.yml\)"):
         plan(THREE, wish(4, "voting"))
 
 

@@ -94,7 +94,7 @@ def edited(change):
     ("change", "words"),
     [
         (lambda told: told.update(version=2), "format version 2; this release reads 1. Use a newer release"),
-        (lambda told: told.update(format="tar"), "is no archive of events"),
+        (lambda told: told.update(format="tar"), "is not an archive of events"),
         (lambda told: told.pop("shape"), "does not describe an archive"),
         (lambda told: told.update(kind="tape"), "does not describe an archive"),
         (

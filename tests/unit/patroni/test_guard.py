@@ -112,7 +112,7 @@ def test_it_leaves_where_another_can_take_over() -> None:
         (Cluster((LEADER,)), (), "", "nobody could take over: there is no replica"),
         (CLUSTER, ("node2", "node3"), "", "node2 is sick itself; node3 is sick itself"),
         (Cluster((LEADER, replace(FIT, state="stopped"))), (), "", "node2 is in state 'stopped'"),
-        (Cluster((LEADER, replace(FIT, role="replica"))), (), "", "node2 is no synchronous standby"),
+        (Cluster((LEADER, replace(FIT, role="replica"))), (), "", "node2 is not a synchronous standby"),
         (Cluster((LEADER, replace(FIT, lag=1 << 30))), (), "", "node2 lags"),
         (Cluster((LEADER, replace(FIT, tags={"nofailover": True}))), (), "", "node2 has the tag nofailover"),
     ],

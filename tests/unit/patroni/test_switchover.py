@@ -45,7 +45,7 @@ def test_the_leader_as_candidate_changes_nothing_even_in_maintenance() -> None:
             Member("node2", "quorum_standby", "stopped", timeline=3, lag=0),
             "is in state 'stopped', wanted is 'streaming'",
         ),
-        (Member("node2", "replica", "streaming", timeline=3, lag=0), "is no synchronous standby"),
+        (Member("node2", "replica", "streaming", timeline=3, lag=0), "is not a synchronous standby"),
         (Member("node2", "quorum_standby", "streaming", timeline=2, lag=0), "is on timeline 2, the leader on 3"),
         (Member("node2", "quorum_standby", "streaming", timeline=3), "has an unknown lag"),
         (

@@ -39,7 +39,7 @@ def at(seconds):
     [
         ("latest", "x", "no meaning"),
         ("time", "", "needs restore_target"),
-        ("time", "yesterday", "is no time"),
+        ("time", "yesterday", "is not a time"),
         ("time", "2026-01-31 12:00:00", "no offset from UTC"),
         ("lsn", "12", "no LSN"),
         ("xid", "2", "no transaction number"),

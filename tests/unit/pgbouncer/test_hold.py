@@ -1,4 +1,4 @@
-"""When held pools go on."""
+"""When held pools continue."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def test_pools_go_on_only_where_all_connections_lead_to_the_one_new_primary(
     assert step.resume == (len(leaders) == 1 and leaders == routes and old not in leaders)
     if step.up or step.down:
         assert not step.resume
-        # Once HAProxy has done so, the pools go on.
+        # Once HAProxy has done so, the pools continue.
         assert next_step(old, leaders, (routes | {step.up}) - {"", *step.down}).resume

@@ -12,6 +12,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 GROUPS = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
+CONNECTIONS = {
+    name: value
+    for name, value in yaml.safe_load((ROOT / "roles/cluster/vars/main/connections.yml").read_text()).items()
+    if name.endswith("_connection")
+}
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
 
 
@@ -60,12 +65,54 @@ def defaults(node: Any) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_defaults_are_options_of_their_group() -> None:
+def used() -> list[tuple[str, Any]]:
+    """Return the name of a group and its defaults, wherever playbooks and roles use one."""
     paths = [*ROOT.glob("roles/*/tasks/**/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
-    used = [
+    found = [
         pair for path in paths if "group/" in path.read_text() for pair in defaults(yaml.safe_load(path.read_text()))
     ]
-    groups = [(name, options) for name, options in used if name.startswith("group/")]
-    assert groups
-    for name, options in groups:
-        assert set(options) <= set(options_of_fragment(name.removeprefix("group/holdfast.persistence.")))
+    return [(name.rpartition(".")[2], options) for name, options in found if name.startswith("group/")]
+
+
+def test_defaults_of_a_group_are_the_connection_of_its_name() -> None:
+    assert used()
+    strange = [(group, options) for group, options in used() if f"cluster_{group}_connection" not in options]
+    assert strange == []
+
+
+@pytest.mark.parametrize("name", CONNECTIONS)
+def test_connections_are_options_of_their_group(name: str) -> None:
+    group = name.removeprefix("cluster_").removesuffix("_connection")
+    assert set(CONNECTIONS[name]) <= set(options_of_fragment(group))
+
+
+def connection_options_of(task: dict[str, Any]) -> dict[str, set[str]]:
+    """Return what a task gives the modules of groups although their connection has the same."""
+    modules = {module: group for group in GROUPS for module in GROUPS[group]}
+    called = {key.rpartition(".")[2]: value for key, value in task.items() if key.startswith("holdfast.persistence.")}
+    return {
+        name: set(value) & {"ca_cert", "client_cert", "username", "password"}
+        for name, value in called.items()
+        if name in modules and isinstance(value, dict)
+    }
+
+
+def tasks(node: Any) -> list[dict[str, Any]]:
+    """Return every mapping below a node of YAML."""
+    if isinstance(node, list):
+        return [task for item in node for task in tasks(item)]
+    if not isinstance(node, dict):
+        return []
+    return [node, *(task for value in node.values() for task in tasks(value))]
+
+
+def test_no_task_repeats_the_connection_of_its_group() -> None:
+    paths = [*ROOT.glob("roles/*/tasks/**/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+    repeated = {
+        f"{path.relative_to(ROOT)}: {name}: {', '.join(sorted(options))}"
+        for path in paths
+        for task in tasks(yaml.safe_load(path.read_text()))
+        for name, options in connection_options_of(task).items()
+        if options
+    }
+    assert sorted(repeated) == []

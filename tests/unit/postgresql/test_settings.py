@@ -99,7 +99,7 @@ def test_what_the_server_takes(name, value):
         ("work_mem", ["16MB"], "allowed is a single value"),
         ("block_size", 8192, "which is fixed when the server is built"),
         ("listen_addresses", "*", "is Patroni's own, it would drop it"),
-        ("wrok_mem", "16MB", "is no setting of this PostgreSQL; did you mean work_mem?"),
+        ("wrok_mem", "16MB", "is not a setting of this PostgreSQL; did you mean work_mem?"),
         ("pg_stat_statements.max", 5000, "is of an extension that is not loaded"),
     ],
 )

@@ -185,7 +185,7 @@ def test_what_is_not_ours_is_not_replaced(run: Run, library: Path) -> None:
     (library / "programs/example").mkdir(parents=True)
     with pytest.raises(
         Refusal,
-        match=r"example is no symbolic link: move it away and run again. Nothing was changed.",
+        match=r"example is not a symbolic link: move it away and run again. Nothing was changed.",
     ):
         run(program("one"))
 

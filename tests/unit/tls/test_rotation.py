@@ -1,4 +1,4 @@
-"""Steps of a rotation: their order, what each leaves in the folder, and that a killed one goes on."""
+"""Steps of a rotation: their order, what each leaves in the folder, and that a killed one continues."""
 
 from __future__ import annotations
 

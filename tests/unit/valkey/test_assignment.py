@@ -121,7 +121,7 @@ def test_open_slots_come_first() -> None:
             Request(pins=(("node1", ranges.parse_ranges("1-3")), ("node2", ranges.parse_ranges("2")))),
             "slots 2 are given to node1 and to node2",
         ),
-        (Request(drain=("node9",)), "node9 is no member of the cluster. Name one of node1, node2, node3"),
+        (Request(drain=("node9",)), "node9 is not a member of the cluster. Name one of node1, node2, node3"),
         (Request(weights={"node4": Fraction(1)}), "node4 is a replica of node2 and can't own slots. Name node2"),
         (Request(drain=("node1",), pins=(("node1", ranges.parse_ranges("5")),)), "node1 is drained, and slots 5"),
     ],

@@ -49,7 +49,7 @@ def test_the_replica_that_received_most_takes_over() -> None:
 @pytest.mark.parametrize(
     ("servers", "text", "mode", "options", "message"),
     [
-        (SERVERS, NODES, "planned", {"target": "zzz"}, "zzz is no member"),
+        (SERVERS, NODES, "planned", {"target": "zzz"}, "zzz is not a member"),
         ({**SERVERS, "ddd": replace(UP, link_up=False)}, NODES, "planned", {"target": "ddd"}, "is down"),
         (
             {**SERVERS, "ddd": replace(UP, link_up=False, syncing=True)},

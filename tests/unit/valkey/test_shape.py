@@ -125,7 +125,7 @@ def test_weights_move_the_fewest_slots_as_people_read_it() -> None:
     assert world.lines() == ["0-1365 node1:7000 -> node3:7002", "9558-10922 node2:7001 -> node3:7002"]
     assert world.plan(balance=False).empty
     planner = world.planner()
-    after = shape.rows_after(planner.states, planner.plan(), planner.names)
+    after = shape.rows_after(world.states(), planner.plan(), planner.names)
     assert "node1:7000 primary 1366-5461" in after
 
 
@@ -215,18 +215,18 @@ def test_data_does_not_go_to_an_older_major_version() -> None:
     world.declared[2] = replace(world.declared[2], weight=Fraction(2))
     planner = world.planner()
     with pytest.raises(Refusal, match=r"from node1:7000 \(9.1.2\) to node3:7002 \(8.1.1\).*Upgrade node3:7002 first"):
-        shape.check_versions(planner.plan(), planner.states, planner.names)
+        shape.check_versions(planner.plan(), world.states(), planner.names)
 
     world = versions(World().formed(), 0)
     world.primary.pop(4)
     planner = world.planner()
     with pytest.raises(Refusal, match="it would be replicated from node1:7000"):
-        shape.check_versions(planner.plan(), planner.states, planner.names)
+        shape.check_versions(planner.plan(), world.states(), planner.names)
 
     world = versions(World().formed(), 2)
     world.declared[2] = replace(world.declared[2], weight=Fraction(2))
     planner = world.planner()
-    shape.check_versions(planner.plan(), planner.states, planner.names)
+    shape.check_versions(planner.plan(), world.states(), planner.names)
 
 
 def test_a_primary_older_than_its_replica_keeps_leading() -> None:

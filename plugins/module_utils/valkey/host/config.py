@@ -98,7 +98,7 @@ class Plan:
 
 
 def parse_size(text: str) -> int | None:
-    """Return the bytes that a size of valkey.conf means (1k = 1000, 1kb = 1024), None if it is no size."""
+    """Return the bytes that a size of valkey.conf means (1k = 1000, 1kb = 1024), None if it is not a size."""
     match = _SIZE.fullmatch(text.strip())
     return int(match[1]) * _UNITS[match[2].lower()] if match else None
 

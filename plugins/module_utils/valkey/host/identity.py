@@ -85,6 +85,6 @@ def refuse_empty(me: Node, name: str) -> None:
     """Refuse to let a node without data be the owner of slots again. Raises Refusal."""
     if me.slots:
         raise Refusal(
-            f"{name} owns slots {ranges.text(me.slots)} and has no data: started so it would serve them empty, and empty its replicas",
+            f"{name} owns slots {ranges.text(me.slots)} and has no data: a start now would serve these slots empty, and empty its replicas",
             "Let a replica take over (holdfast.persistence.valkey_failover, mode takeover), or bring its data back, then run again",
         )

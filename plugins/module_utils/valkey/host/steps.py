@@ -179,7 +179,7 @@ def _size(wish: Mapping[str, Any]) -> int | None:
     size = parse_size(wish["maxmemory"])
     if not size:
         where = f"valkey_instances, port {wish['port']}, maxmemory"
-        raise Refusal(f"{where}: {wish['maxmemory']!r} is no size", "Write bytes, or a number with kb, mb or gb")
+        raise Refusal(f"{where}: {wish['maxmemory']!r} is not a size", "Write bytes, or a number with kb, mb or gb")
     return size
 
 
@@ -262,7 +262,7 @@ def check_set(wish: Wish, names: Sequence[str], live: Mapping[str, str]) -> None
     wrong = [name for name in names if not same(name, wish.settings[name], live[name])]
     if wrong:
         found = f"{wrong[0]} is {live[wrong[0]]!r} after CONFIG SET to {wish.settings[wrong[0]]!r}"
-        raise Refusal(f"valkey {wish.port}: {found}", "Write the value as the server shows it")
+        raise Refusal(f"valkey {wish.port}: {found}", "Write the value in the form that the server reports")
 
 
 def file_diff(step: Step) -> dict[str, str]:

@@ -180,7 +180,7 @@ class AtomicEngine:
     def run(self, moves: Sequence[Move], budget: float | None = None) -> Outcome:
         """Carry out moves as Engine says. At least one job is begun.
 
-        When a server fails, what the others still move is cancelled: nothing goes on behind a failed run.
+        When a server fails, what the others still move is cancelled: nothing continues behind a failed run.
         """
         sources = self._sources(moves)
         try:

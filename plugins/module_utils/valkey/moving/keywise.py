@@ -210,18 +210,13 @@ class _Crew:
 
 
 class _Owners:
-    """Tells nodes who owns a slot."""
+    """Tells nodes who owns a slot, over the connections of one mover."""
 
-    def __init__(self, crew: _Crew, fleet: Fleet) -> None:
-        self._crew = crew
-        self._context = crew.context
+    def __init__(self, context: Context, fleet: Fleet) -> None:
+        self._context = context
         self._fleet = fleet
-        self._size = RoundSize()
 
-    def _client(self, member: str) -> Client:
-        return self._fleet.client(self._context.members[member].endpoint)
-
-    def _tell(self, member: str, slots: Sequence[int], owner: str) -> None:
+    def tell(self, member: str, slots: Sequence[int], owner: str) -> None:
         """Let a member know the new owner of slots. Raises ValkeyError when it does not within TELL_SECONDS.
 
         Gossip may tell it first. A source without slots then turns into a replica: it closes connections that wait in
@@ -230,7 +225,7 @@ class _Owners:
         deadline = self._context.clock() + TELL_SECONDS
         while True:
             try:
-                self._set(member, slots, "NODE", owner)
+                self.set(member, slots, "NODE", owner)
                 return
             except (ReplyError, UnreachableError) as error:
                 if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
@@ -251,7 +246,8 @@ class _Owners:
         is_open = any(mark.slot in slots for mark in view.myself.marks)
         return not is_open and all(view.owners.get(slot) == owner for slot in slots)
 
-    def _set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
+    def set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
+        """Set the state of slots on a member, which may have it already. Raises ReplyError, UnreachableError."""
         endpoint = self._context.members[member].endpoint
         commands = [("CLUSTER", "SETSLOT", slot, state, peer) for slot in slots]
         for reply in self._fleet.client(endpoint).pipeline(commands):
@@ -260,8 +256,15 @@ class _Owners:
             checked(reply)
 
 
-class _Mover(_Owners):
+class _Mover:
     """Moves windows over connections of its own."""
+
+    def __init__(self, crew: _Crew, fleet: Fleet) -> None:
+        self._crew = crew
+        self._context = crew.context
+        self._fleet = fleet
+        self._owners = _Owners(crew.context, fleet)
+        self._size = RoundSize()
 
     def move(self, move: Move) -> None:
         """Move one window, a few slots at a time: as many as one round takes the keys of.
@@ -270,11 +273,14 @@ class _Mover(_Owners):
         MOVED has told them of, so at first slots go one by one to a target that had none: one is open, many are moved.
         """
         slots = range(move.first, move.last + 1)
-        self._set(move.target, slots, "IMPORTING", move.source)
+        self._owners.set(move.target, slots, "IMPORTING", move.source)
         counts = _counts(self._client(move.source), slots)
         unknown = not self._context.members[move.target].known and self._crew.progress.seconds < INTRODUCTION_SECONDS
         for group in groups(counts, self._size.keys, 1 if unknown else None):
             self._hand_over(move, group)
+
+    def _client(self, member: str) -> Client:
+        return self._fleet.client(self._context.members[member].endpoint)
 
     def _hand_over(self, move: Move, counts: Counts) -> None:
         """Open slots, send their keys, give them to the target. Keys are looked up, and the rate is kept, before that.
@@ -286,12 +292,12 @@ class _Mover(_Owners):
         todo = deque(self._batches(source, counts))
         first = self._round(todo)
         self._pay(first)
-        self._set(move.source, slots, "MIGRATING", move.target)
+        self._owners.set(move.source, slots, "MIGRATING", move.target)
         self._send(source, move, first)
         self._send_all(source, move, todo)
         self._drain(move, slots)
-        self._set(move.target, slots, "NODE", move.target)
-        self._tell(move.source, slots, move.target)
+        self._owners.set(move.target, slots, "NODE", move.target)
+        self._owners.tell(move.source, slots, move.target)
 
     def _drain(self, move: Move, slots: Sequence[int]) -> None:
         """Send what keys slots have, until the source has none of them in any database.

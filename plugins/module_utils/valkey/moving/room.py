@@ -46,7 +46,7 @@ def check(loads: Sequence[Load], servers: Mapping[str, Server], names: Mapping[s
     )
     raise Refusal(
         f"no room for the data: {found}",
-        "Raise maxmemory, add nodes or keep more of them; check_room false moves all the same and lets the servers evict or refuse",
+        "Raise maxmemory, add nodes or keep more of them; check_room false moves anyway, and servers then evict keys or refuse writes",
     )
 
 

@@ -46,21 +46,20 @@ class Received:
 
 
 class _Link:
-    """What goes to and fro on one connection."""
+    """One connection to a server, and what is sent and read on it. Raises UnreachableError, RefusedError."""
 
-    def __init__(self, endpoint: Endpoint, options: Options, version: str, *, follow: bool) -> None:
+    def __init__(self, endpoint: Endpoint, options: Options) -> None:
         self.endpoint = endpoint
-        self.offset = 0
-        self._timeout = options.timeout
+        self.timeout = options.timeout
         self._pending = b""
         self._socket = _connected(endpoint, options)
         if options.password is not None:
             login = ["AUTH", options.username, options.password] if options.username else ["AUTH", options.password]
-            self._call(*login)
-        # Unknown words are ignored by servers that don't have them.
-        self._call("REPLCONF", "version", version)
-        if not follow:
-            self._call("REPLCONF", "rdb-only", "1")
+            self.call(*login)
+
+    def wait(self, seconds: float) -> None:
+        """Let reads wait for so many seconds."""
+        self._socket.settimeout(seconds)
 
     def close(self) -> None:
         """Close the connection; the server gives up what it still had to send."""
@@ -69,7 +68,8 @@ class _Link:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
-    def _take(self, most: int) -> bytes:
+    def take(self, most: int) -> bytes:
+        """Return the next bytes, as many as there are up to the most. Raises TimeoutError, UnreachableError."""
         if self._pending:
             part, self._pending = self._pending[:most], self._pending[most:]
             return part
@@ -78,12 +78,13 @@ class _Link:
         except TimeoutError:
             raise
         except OSError as error:
-            raise self._lost(error) from error
+            raise self.lost(error) from error
         if not part:
-            raise self._lost("the server closed the connection")
+            raise self.lost("the server closed the connection")
         return part
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """Return the next line. Raises OSError."""
         while b"\n" not in self._pending:
             part = self._socket.recv(LINE_LIMIT)
             if not part:
@@ -92,41 +93,57 @@ class _Link:
         line, self._pending = self._pending.split(b"\n", 1)
         return line.rstrip(b"\r").decode("utf-8", "replace")
 
-    def _send(self, *words: str) -> None:
+    def send(self, *words: str) -> None:
+        """Send a command."""
         encoded = [word.encode() for word in words]
         frames = [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
         try:
             self._socket.sendall(b"*%d\r\n%s" % (len(frames), b"".join(frames)))
         except OSError as error:
-            raise self._lost(error) from error
+            raise self.lost(error) from error
 
-    def _call(self, *words: str) -> None:
-        self._send(*words)
+    def call(self, *words: str) -> None:
+        """Send a command that the server answers with a status."""
+        self.send(*words)
         try:
-            line = self._line()
+            line = self.line()
         except OSError as error:
-            raise self._lost(error) from error
+            raise self.lost(error) from error
         if not line.startswith("+"):
             raise RefusedError(
                 self.endpoint, f"{words[0]}: {line.lstrip('-')}", "Check the user, its password and its ACL"
             )
 
-    def _lost(self, why: object) -> UnreachableError:
+    def lost(self, why: object) -> UnreachableError:
+        """Return the error of a connection that broke."""
         return UnreachableError(
             self.endpoint, f"the copy broke off: {why}", "Run again; if it stays, see the server's log"
         )
 
 
-class ReplicaStream(_Link):
+class ReplicaStream:
     """One connection that behaves as a new replica would.
 
     Parameters: version, of the server, which it shall take for ours; follow, whether writes shall come after the file.
     Raises UnreachableError, RefusedError.
     """
 
+    def __init__(self, endpoint: Endpoint, options: Options, version: str, *, follow: bool) -> None:
+        self.endpoint = endpoint
+        self.offset = 0
+        self._link = _Link(endpoint, options)
+        # Unknown words are ignored by servers that don't have them.
+        self._link.call("REPLCONF", "version", version)
+        if not follow:
+            self._link.call("REPLCONF", "rdb-only", "1")
+
+    def close(self) -> None:
+        """Close the connection; the server gives up what it still had to send."""
+        self._link.close()
+
     def ask(self) -> None:
         """Ask for a copy without waiting for the answer."""
-        self._send("PSYNC", "?", "-1")
+        self._link.send("PSYNC", "?", "-1")
 
     def forked(self, seconds: float) -> bool:
         """Wait until the copy begins, for seconds at most. Returns whether it did; offset is known then."""
@@ -135,15 +152,15 @@ class ReplicaStream(_Link):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._socket.settimeout(left)
+            self._link.wait(left)
             try:
-                line = self._line()
+                line = self._link.line()
             except TimeoutError:
                 return False
             except OSError as error:
-                raise self._lost(error) from error
+                raise self._link.lost(error) from error
             finally:
-                self._socket.settimeout(self._timeout)
+                self._link.wait(self._link.timeout)
             if not line:
                 continue
             words = line.split()
@@ -155,11 +172,11 @@ class ReplicaStream(_Link):
     def size(self) -> int:
         """Wait until the server has written the file, and return its size. Raises UnreachableError."""
         try:
-            while not (line := self._line()):
+            while not (line := self._link.line()):
                 # While it writes, the server sends an empty line each second.
                 continue
         except OSError as error:
-            raise self._lost(error) from error
+            raise self._link.lost(error) from error
         if not line.startswith("$") or not line[1:].isdigit():
             raise UnreachableError(self.endpoint, f"the copy was not made: {line}", "See the server's log")
         return int(line[1:])
@@ -167,14 +184,14 @@ class ReplicaStream(_Link):
     def receive(self, path: str, size: int, pace: Callable[[int], None]) -> Received:
         """Write the file of that size to path. pace is called with the bytes that came.
 
-        Raises UnreachableError, OSError where it can't be written, ValkeyError where it is no RDB file.
+        Raises UnreachableError, OSError where it can't be written, ValkeyError where it is not an RDB file.
         """
         digest = hashlib.sha256()
         left, head, tail = size, b"", b""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             while left:
-                part = self._take(min(left, CHUNK))
+                part = self._link.take(min(left, CHUNK))
                 pace(len(part))
                 digest.update(part)
                 _write(file.fileno(), part)
@@ -184,9 +201,11 @@ class ReplicaStream(_Link):
         try:
             version = rdb_version(head)
         except ValueError as error:
-            raise ValkeyError(self.endpoint, f"what it sent is no RDB file: {error}") from error
+            raise ValkeyError(self.endpoint, f"the server sent what is not an RDB file: {error}") from error
         if not is_rdb_end(tail):
-            raise ValkeyError(self.endpoint, "what it sent is an RDB file without an end", "See the server's log")
+            raise ValkeyError(
+                self.endpoint, "the server sent what is an RDB file without an end", "See the server's log"
+            )
         return Received(path, size, digest.hexdigest(), version)
 
     def follow(self, path: str, until: Callable[[], int | None]) -> Received:
@@ -198,16 +217,16 @@ class ReplicaStream(_Link):
         reached = self.offset
         told = 0.0
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._socket.settimeout(ACK_SECONDS / 4)
+        self._link.wait(ACK_SECONDS / 4)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 while (end := until()) is None or reached < end:
                     if time.monotonic() - told >= ACK_SECONDS:
                         # The server gives up a replica that is silent. 0: what we have must not count for a client's WAIT.
-                        self._send("REPLCONF", "ACK", "0")
+                        self._link.send("REPLCONF", "ACK", "0")
                         told = time.monotonic()
                     try:
-                        part = self._take(CHUNK)
+                        part = self._link.take(CHUNK)
                     except TimeoutError:
                         continue
                     if (end := until()) is not None:
@@ -216,7 +235,7 @@ class ReplicaStream(_Link):
                     _write(file.fileno(), part)
                     reached += len(part)
         finally:
-            self._socket.settimeout(self._timeout)
+            self._link.wait(self._link.timeout)
         return Received(path, reached - self.offset, digest.hexdigest(), 0)
 
 

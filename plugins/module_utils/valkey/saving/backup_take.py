@@ -137,44 +137,18 @@ class Streams:
         return {giver.name: stream for giver, stream in zip(givers, self.all, strict=True)}
 
 
-class _Members:
-    """The cluster whose backup is made, and how far its servers are."""
+class _Samples:
+    """A few keys of each shard, and what the primaries say of them and of themselves.
 
-    def __init__(self, wish: Wish, options: Options) -> None:
-        self.wish = wish
-        self.options = options
-        self.fleet = Fleet(options)
-        self.servers: dict[str, Server] = {}
-        self.begun = datetime.datetime.now(datetime.UTC)
-        self._entry = wish.nodes[0]
+    Parameters: number, of keys a shard; endpoint returns where a member listens.
+    """
 
-    def close(self) -> None:
-        """Close all connections."""
-        self.fleet.close()
+    def __init__(self, fleet: Fleet, number: int, endpoint: Callable[[Node], Endpoint]) -> None:
+        self._fleet = fleet
+        self._number = number
+        self._endpoint = endpoint
 
-    def endpoint(self, node: Node) -> Endpoint:
-        """Where a member listens for us."""
-        return self._entry if node.myself else Endpoint(node.address, node.port)
-
-    def changed(self, view: View) -> str:
-        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
-        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
-        views = [parse_nodes(text) for text in seen.values()]
-        moved = any(found.signature != view.signature for found in views)
-        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
-
-    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
-        """Return what the servers were told: users with hashed passwords, settings without secrets."""
-        leaders = {self.endpoint(giver.primary): giver for giver in givers}
-        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
-        servers = []
-        for where, (_users, settings) in answers.items():
-            words = checked(settings)
-            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
-            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
-        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
-
-    def _state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[Candidate]]) -> Cut:
+    def state(self, givers: Sequence[Giver], chosen: Mapping[str, Sequence[Candidate]]) -> Cut:
         """Return what all primaries say of themselves and of the chosen keys, asked at once."""
         moment = datetime.datetime.now(datetime.UTC)
         asked: dict[Endpoint, list[Command]] = {}
@@ -188,11 +162,11 @@ class _Members:
                     digest.reader(item.kind, item.key),
                 )
             ]
-            asked[self.endpoint(giver.primary)] = [("INFO",), *reads]
-        answers = self.fleet.each(asked)
+            asked[self._endpoint(giver.primary)] = [("INFO",), *reads]
+        answers = self._fleet.each(asked)
         shards = {}
         for giver in givers:
-            info, *found = answers[self.endpoint(giver.primary)]
+            info, *found = answers[self._endpoint(giver.primary)]
             server = parse_server(checked(info))
             fields = parse_info(info)
             shards[giver.name] = ShardState(
@@ -205,10 +179,10 @@ class _Members:
             )
         return Cut(moment, shards)
 
-    def _candidates(self, givers: Sequence[Giver]) -> dict[str, list[Candidate]]:
+    def choose(self, givers: Sequence[Giver], servers: Mapping[str, Server]) -> dict[str, list[Candidate]]:
         """Return a few small keys of each shard with their types: of all its databases, or of as many as there are samples."""
-        leaders = {self.endpoint(giver.primary): giver for giver in givers}
-        picks = {w: picked(self.servers[giver.primary.id].filled, self.wish.samples) for w, giver in leaders.items()}
+        leaders = {self._endpoint(giver.primary): giver for giver in givers}
+        picks = {w: picked(servers[giver.primary.id].filled, self._number) for w, giver in leaders.items()}
         found = self._each({where: [(number, [("RANDOMKEY",)]) for number in mine] for where, mine in picks.items()})
         names = {
             where: sorted({(n, _raw(key)) for n, [key] in zip(picks[where], keys, strict=True) if key is not None})
@@ -239,22 +213,72 @@ class _Members:
         self, asked: Mapping[Endpoint, Sequence[tuple[int, Sequence[Command]]]]
     ) -> dict[Endpoint, list[list[Any]]]:
         """Do groups of commands, each in its database, on all servers at once. Returns the replies of each group. Raises ValkeyError."""
-        answers = self.fleet.each(
+        answers = self._fleet.each(
             {w: [c for number, group in groups for c in (("SELECT", number), *group)] for w, groups in asked.items()}
         )
         return {where: _grouped([len(group) for _n, group in asked[where]], found) for where, found in answers.items()}
 
-    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
-        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
-        client = self.fleet.client(self.endpoint(giver.source))
-        while since() < self.wish.max_pause / 2:
-            if parse_server(client.call("INFO")).offset >= offset:
-                return
-            time.sleep(LAG_POLL)
+
+@contextlib.contextmanager
+def paused(fleet: Fleet, leaders: Sequence[Endpoint], most: float) -> Iterator[Callable[[], float]]:
+    """Hold writes on all primaries for the block, which gets the seconds since they were asked to. Lifted in any case:
+    here at the end, by the servers themselves after so many seconds at most."""
+    begin = time.monotonic()
+    try:
+        fleet.all(leaders, "CLIENT", "PAUSE", int(most * 1000), "WRITE")
+        yield lambda: time.monotonic() - begin
+    finally:
+        _unpause(fleet, leaders)
 
 
-class Taking(_Members):
-    """One backup being made."""
+def _unpause(fleet: Fleet, leaders: Sequence[Endpoint]) -> None:
+    """One server that broke away must not keep the others from being freed."""
+    try:
+        fleet.all(leaders, "CLIENT", "UNPAUSE")
+        return
+    except ValkeyError:
+        fleet.close()
+    away = fleet.connect(leaders)
+    fleet.each({where: [("CLIENT", "UNPAUSE")] for where in leaders if where not in away})
+
+
+class Taking:
+    """One backup being made: of which cluster, and how far its servers are."""
+
+    def __init__(self, wish: Wish, options: Options) -> None:
+        self.wish = wish
+        self.options = options
+        self.fleet = Fleet(options)
+        self.servers: dict[str, Server] = {}
+        self.begun = datetime.datetime.now(datetime.UTC)
+        self._entry = wish.nodes[0]
+        self._samples = _Samples(self.fleet, wish.samples, self.endpoint)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.fleet.close()
+
+    def endpoint(self, node: Node) -> Endpoint:
+        """Where a member listens for us."""
+        return self._entry if node.myself else Endpoint(node.address, node.port)
+
+    def changed(self, view: View) -> str:
+        """Return what became another than it was when the givers were chosen, empty for nothing. Raises ValkeyError."""
+        seen = self.fleet.all([self.endpoint(node) for node in view.primaries], "CLUSTER", "NODES")
+        views = [parse_nodes(text) for text in seen.values()]
+        moved = any(found.signature != view.signature for found in views)
+        return backup.unready(views) or ("roles or slots changed meanwhile" if moved else "")
+
+    def declarations(self, givers: Sequence[Giver]) -> dict[str, Any]:
+        """Return what the servers were told: users with hashed passwords, settings without secrets."""
+        leaders = {self.endpoint(giver.primary): giver for giver in givers}
+        answers = self.fleet.each({where: [("ACL", "LIST"), ("CONFIG", "GET", "*")] for where in leaders})
+        servers = []
+        for where, (_users, settings) in answers.items():
+            words = checked(settings)
+            kept = backup.kept_settings(dict(zip(words[::2], words[1::2], strict=True)))
+            servers.append({"node": leaders[where].primary.id, "endpoint": str(where), "settings": kept})
+        return {"users": checked(next(iter(answers.values()))[0]), "servers": servers}
 
     def plan(self) -> tuple[View, tuple[Giver, ...]]:
         """Wait until the cluster can be backed up, and return it with who gives the files. Raises Refusal, ValkeyError."""
@@ -293,28 +317,6 @@ class Taking(_Members):
         busy = [g.source.endpoint for g in givers if _is_busy(parse_info(infos[members[g.source.id]]))]
         return view, givers, f"{', '.join(busy)} saves or rewrites already" if busy else ""
 
-    @contextlib.contextmanager
-    def paused(self, givers: Sequence[Giver]) -> Iterator[Callable[[], float]]:
-        """Hold writes on all primaries for the block, which gets the seconds since they were asked to. Lifted in any case:
-        here at the end, by the servers themselves after max_pause."""
-        leaders = [self.endpoint(giver.primary) for giver in givers]
-        begin = time.monotonic()
-        try:
-            self.fleet.all(leaders, "CLIENT", "PAUSE", int(self.wish.max_pause * 1000), "WRITE")
-            yield lambda: time.monotonic() - begin
-        finally:
-            self._unpause(leaders)
-
-    def _unpause(self, leaders: Sequence[Endpoint]) -> None:
-        """One server that broke away must not keep the others from being freed."""
-        try:
-            self.fleet.all(leaders, "CLIENT", "UNPAUSE")
-            return
-        except ValkeyError:
-            self.fleet.close()
-        away = self.fleet.connect(leaders)
-        self.fleet.each({where: [("CLIENT", "UNPAUSE")] for where in leaders if where not in away})
-
     def open(self, givers: Sequence[Giver]) -> Streams:
         """Return a stream for each shard, ready to be asked. Raises ValkeyError."""
         streams = Streams()
@@ -330,10 +332,10 @@ class Taking(_Members):
 
     def cut(self, givers: Sequence[Giver], streams: Sequence[ReplicaStream]) -> tuple[Cut, str]:
         """Let all files begin at one moment. Returns it, and why it is none, empty when it is. Raises ValkeyError."""
-        chosen = self._candidates(givers)
+        chosen = self._samples.choose(givers, self.servers)
         forks: list[Fork] = []
-        with self.paused(givers) as since:
-            cut = self._state(givers, chosen)
+        with self._paused(givers) as since:
+            cut = self._samples.state(givers, chosen)
             for giver, stream in zip(givers, streams, strict=True):
                 if giver.from_replica:
                     self._await_offset(giver, cut.shards[giver.name].offset, since)
@@ -352,16 +354,27 @@ class Taking(_Members):
 
         tell gets the offsets while writes are held, so that whoever reads them knows where to stop.
         """
-        chosen = self._candidates(givers)
-        with self.paused(givers) as since:
+        chosen = self._samples.choose(givers, self.servers)
+        with self._paused(givers) as since:
             begin = since()
-            cut = self._state(givers, chosen)
+            cut = self._samples.state(givers, chosen)
             cut.skew = since() - begin
             tell({name: shard.offset for name, shard in cut.shards.items()})
             known = since()
         cut.held = since()
         forks = [Fork(shard.offset, shard.offset, shard.counting, known) for shard in cut.shards.values()]
         return cut, backup.torn(forks, self.wish.max_pause)
+
+    def _paused(self, givers: Sequence[Giver]) -> contextlib.AbstractContextManager[Callable[[], float]]:
+        return paused(self.fleet, [self.endpoint(giver.primary) for giver in givers], self.wish.max_pause)
+
+    def _await_offset(self, giver: Giver, offset: int, since: Callable[[], float]) -> None:
+        """Wait until a replica has all that its primary wrote before the pause. What it lacks shows in its offset."""
+        client = self.fleet.client(self.endpoint(giver.source))
+        while since() < self.wish.max_pause / 2:
+            if parse_server(client.call("INFO")).offset >= offset:
+                return
+            time.sleep(LAG_POLL)
 
 
 def picked(filled: Sequence[int], number: int) -> list[int]:
@@ -424,7 +437,7 @@ def take(wish: Wish, options: Options) -> Taken:
                 return taken
         raise Refusal(
             f"in {ATTEMPTS} attempts no moment was found at which all shards could be cut; the last time {problem}",
-            "Nothing was kept. Raise max_pause, or look whether somebody else pauses clients or moves slots",
+            "Nothing was kept. Raise max_pause, or check whether something else pauses clients or moves slots",
         )
 
 

@@ -81,7 +81,7 @@ def left(folder: str) -> list[str]:
 
 
 class Source:
-    """The server of one shard. It survives this process, so that the next run goes on with what is loaded.
+    """The server of one shard. It survives this process, so that the next run continues with what is loaded.
 
     Parameters: folder of the backup; options, certificates by which the server reaches the cluster.
     """
@@ -114,7 +114,7 @@ class Source:
 
     @contextlib.contextmanager
     def useless(self) -> Iterator[None]:
-        """End the server where the block is refused: no run goes on with what it has."""
+        """End the server where the block is refused: no run continues with what it has."""
         try:
             yield
         except Refusal:

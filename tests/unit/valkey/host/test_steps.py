@@ -216,7 +216,7 @@ def test_fewer_databases_than_hold_keys_are_refused(settings, filled, words):
     [
         (CONFIG.replace("dir /data/{port}\n", ""), "64mb", "config: directive dir is missing. Add it"),
         (CONFIG.replace("/data/{port}", "/data"), "64mb", "several instances have dir /data"),
-        (CONFIG, "64 elephants", "valkey_instances, port 7001, maxmemory: '64 elephants' is no size"),
+        (CONFIG, "64 elephants", "valkey_instances, port 7001, maxmemory: '64 elephants' is not a size"),
     ],
 )
 def test_what_cannot_be_is_refused(config, size, words):
