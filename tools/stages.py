@@ -2,7 +2,7 @@
 
 Every stage is `make TARGET`; what it says goes to a log of its own, which is shown when the stages before it are done.
 --chain stages run one after the other and stop at the first that fails: each needs what the one before it made.
---each stages run one after the other beside the chain, all of them.
+--each stages run beside the chain, all of them: in their order, two at a time as soon as the chain has ended.
 --last stages run alone after the table of timings, if the chain succeeded, each if the one before it did, straight to the terminal.
 --finally runs at the very end whatever happened; only a failure of it is shown.
 After all that the ends of the logs that were shown and failed are repeated.
@@ -12,6 +12,7 @@ The exit status is 0 if every stage succeeded.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, Queue
 
 END_LINES = 40
 
@@ -79,18 +81,27 @@ class Runner:
                 self._children.discard(child)
         stage.seconds = time.monotonic() - begun
 
-    def run_lane(self, stages: list[Stage], stop_at_failure: bool) -> None:
-        """Run stages one after the other; mark those that are left out as done too."""
+    def run_chain(self, stages: list[Stage]) -> None:
+        """Run stages one after the other until one fails; mark those that are left out as done too."""
         for stage in stages:
-            if not self.stopped:
-                self.say(f"{stage.name} ...")
-                self.run(stage)
-                self.say(f"{stage.name}: {stage.verdict}, {stage.seconds:.0f} s")
-            stage.done.set()
-            if stage.status != 0 and stop_at_failure:
+            self._run_in_lane(stage)
+            if stage.status != 0:
                 break
         for stage in stages:
             stage.done.set()
+
+    def run_each(self, waiting: Queue[Stage]) -> None:
+        """Run what waits until nothing does. Several lanes may take from one queue."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._run_in_lane(waiting.get_nowait())
+
+    def _run_in_lane(self, stage: Stage) -> None:
+        if not self.stopped:
+            self.say(f"{stage.name} ...")
+            self.run(stage)
+            self.say(f"{stage.name}: {stage.verdict}, {stage.seconds:.0f} s")
+        stage.done.set()
 
     def stop(self, number: int, _frame: object) -> None:
         """Handler of signals: end what is under way, start nothing more."""
@@ -151,10 +162,15 @@ def main() -> int:
     chain, each = stages(arguments.chain), stages(arguments.each)
     last = stages(arguments.last)
     cleanup = stages([arguments.cleanup] if arguments.cleanup else [])
-    lanes = [
-        threading.Thread(target=runner.run_lane, args=(chain, True)),
-        threading.Thread(target=runner.run_lane, args=(each, False)),
-    ]
+    waiting: Queue[Stage] = Queue()
+    for stage in each:
+        waiting.put(stage)
+
+    def chain_first() -> None:
+        runner.run_chain(chain)
+        runner.run_each(waiting)
+
+    lanes = [threading.Thread(target=chain_first), threading.Thread(target=runner.run_each, args=(waiting,))]
     for lane in lanes:
         lane.start()
     for stage in each + chain:

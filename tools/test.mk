@@ -13,7 +13,7 @@ SHELL_FILES = $(shell grep --files-with-matches --extended-regexp '^\#!/bin/(ba)
 test: bootstrap ## Run every test, the lab included
 	@python tools/stages.py --logs $(TEST_LOGS) \
 		--chain "test-lab-down test-lab-hosts test-lab-bare test-lab-up" \
-		--each "lint docs-lint unit packaging module sanity" \
+		--each "module lint docs-lint unit packaging sanity" \
 		--last "test-lab-verify test-lab-faults" --finally test-lab-down
 
 .PHONY: lint

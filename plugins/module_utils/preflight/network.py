@@ -26,7 +26,15 @@ _BUS = "cluster bus"
 
 # Ports that an inventory may choose.
 PORT_VARIABLE = "cluster_port_"
-PORT_NAMES = ("pgbouncer", "haproxy_read_write", "haproxy_read_only", "haproxy_synchronous", "haproxy_statistics")
+MEMBER_PORT_NAMES = ("etcd_client", "etcd_peer", "patroni", "pgbackrest")
+BALANCER_PORT_NAMES = (
+    "pgbouncer",
+    "haproxy_read_write",
+    "haproxy_read_only",
+    "haproxy_synchronous",
+    "haproxy_statistics",
+)
+PORT_NAMES = (*MEMBER_PORT_NAMES, *BALANCER_PORT_NAMES)
 _PORT_READS = (
     "haproxy_liveness_port",
     "pgbackrest_repositories",
@@ -160,8 +168,7 @@ def port_clashes(inventory: Inventory) -> Iterator[Problem]:
                     allowed="one service a port (a Valkey instance also takes its port + 10000 for the cluster bus)",
                     remedy="give each entry of valkey_instances and each cluster_port_... a port that nothing else on the host uses",
                 )
-        if "balancer" in host.groups:
-            yield from _chosen_out_of_range(host, inventory)
+        yield from _chosen_out_of_range(host, inventory)
         if "valkey" not in host.groups:
             continue
         for port in valkey_ports(host):
@@ -178,9 +185,10 @@ def port_clashes(inventory: Inventory) -> Iterator[Problem]:
 
 def _chosen_out_of_range(host: Host, inventory: Inventory) -> Iterator[Problem]:
     declared = ports_of(host, inventory)
+    used = {port for port, _service, _process in services(host, inventory)}
     for name in PORT_NAMES:
         port = declared.get(name, _LOWEST_PORT)
-        if not _LOWEST_PORT <= port <= _HIGHEST_PORT:
+        if port in used and not _LOWEST_PORT <= port <= _HIGHEST_PORT:
             yield Problem(
                 rule="port_range",
                 hosts=(host.name,),
@@ -206,6 +214,34 @@ def port_taken(inventory: Inventory) -> Iterator[Problem]:
                 remedy="stop and disable that service, or move it to another port"
                 + _choice(listener[0], host, inventory),
             )
+
+
+@rule("port_moved", reads=_PORT_READS)
+def port_moved(inventory: Inventory) -> Iterator[Problem]:
+    """Refuse another port for what members of a running cluster know each other by: they would lose each other."""
+    for host, probe in inventory.probed():
+        declared = ports_of(host, inventory)
+        for name, process in _standing(host, probe):
+            ports = sorted({item.port for item in probe.listeners if item.process.startswith(process)})
+            port = declared.get(name)
+            if ports and port not in ports:
+                yield Problem(
+                    rule="port_moved",
+                    hosts=(host.name,),
+                    subject=PORT_VARIABLE + name,
+                    found=f"{port}, while {process} of the running cluster listens on {', '.join(map(str, ports))}",
+                    allowed="the port that the running cluster has",
+                    remedy=f"set {PORT_VARIABLE}{name} back; only a new cluster takes another port",
+                )
+
+
+def _standing(host: Host, probe: Probe) -> Iterator[tuple[str, str]]:
+    """Return (name of the port, process) for the members of this cluster that the host has already."""
+    name = str(host.value("cluster_name", ""))
+    if any(item.populated and item.configured and item.owner == name for item in probe.etcd_dirs):
+        yield from (("etcd_client", "etcd"), ("etcd_peer", "etcd"))
+    if name and probe.patroni_scope == name:
+        yield from (("patroni", "patroni"), ("pgbackrest", "pgbackrest"))
 
 
 def _choice(port: int, host: Host, inventory: Inventory) -> str:

@@ -29,12 +29,12 @@ GOOD = [
     "*-*-* *:00/10:00 Europe/Berlin",
 ]
 BAD = [
-    ("", "no calendar expression"),
+    ("", "not a calendar expression"),
     ("every day", "no place|no day"),
     ("25:00", "hour '25' is not in 0..23"),
     ("*-13-01", "month '13'"),
     ("03:60", "minute '60'"),
-    ("Funday 03:00", "no day of the week"),
+    ("Funday 03:00", "not a day of the week"),
     ("*-*-* 03:00 tomorrow", "no place"),
     ("03:00 03:00", "no place"),
     ("*:0/0", "step '0'"),
@@ -43,8 +43,8 @@ BAD = [
     ("1:2:3:4", "no time"),
     ("5..3:00", "backwards"),
     ("03:3O", "no minute"),
-    ("täglich", "no calendar expression"),
-    ("daily\n[Service]", "no calendar expression"),
+    ("täglich", "not a calendar expression"),
+    ("daily\n[Service]", "not a calendar expression"),
 ]
 PARTS = st.one_of(
     st.sampled_from(["*", "1", "07", "12", "0/15", "1..5", "5..1", "99", "", "1,2", "x", "*/2", "1..5/2", "60", "2027"])

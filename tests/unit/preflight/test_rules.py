@@ -595,6 +595,8 @@ def test_backup_jobs_and_rules_that_cannot_be_understood(sample, variables, word
         ({"cluster_port_haproxy_read_write": 7001}, "port 7001"),
         ({"cluster_port_haproxy_read_only": "5000"}, "port 5000"),
         ({"cluster_port_haproxy_statistics": 17002}, "port 17002"),
+        ({"cluster_port_etcd_peer": 2379}, "port 2379"),
+        ({"cluster_port_patroni": 7002}, "port 7002"),
     ],
 )
 def test_a_chosen_port_that_something_else_of_ours_has_is_refused(sample, chosen, where):
@@ -608,10 +610,26 @@ def test_a_taken_port_of_a_balancer_names_the_variable_that_moves_ours(sample):
     assert "or set cluster_port_pgbouncer to another port" in taken.only("port_taken").remedy
     moved = taken.variables(cluster_port_pgbouncer=6433)
     assert "port_taken" not in moved.rules()
-    assert (
-        "cluster_port"
-        not in sample.probe(listeners=(Listener(2379, "0.0.0.0", "nginx", "/"),)).only("port_taken").remedy
+    postgresql = sample.probe(listeners=(Listener(5432, "0.0.0.0", "nginx", "/"),)).only("port_taken")
+    assert "cluster_port" not in postgresql.remedy
+
+
+def test_a_member_of_a_running_cluster_keeps_its_ports(sample):
+    name = "holdfast"
+    etcd = (ServiceDir(f"/var/lib/etcd/{name}", populated=True, configured=True, owner=name),)
+    listeners = (Listener(2379, "198.18.0.11", "etcd", "/"), Listener(2380, "198.18.0.11", "etcd", "/"))
+    listeners += (Listener(8008, "198.18.0.11", "patroni", "/"),)
+    standing = sample.variables(cluster_name=name).probe(
+        "node2", etcd_dirs=etcd, patroni_scope=name, listeners=listeners
     )
+    assert "port_moved" not in standing.rules()
+    moved = standing.variables(cluster_port_etcd_client=12379).only("port_moved")
+    assert (moved.hosts, moved.subject) == (("node2",), "cluster_port_etcd_client")
+    assert moved.found == "12379, while etcd of the running cluster listens on 2379, 2380"
+    assert standing.variables(cluster_port_patroni=8009).only("port_moved").subject == "cluster_port_patroni"
+    # Another etcd on the host is no member of this cluster: the port leads past it.
+    beside = sample.variables(cluster_name=name, cluster_port_etcd_client=12379, cluster_port_etcd_peer=12380)
+    assert "port_moved" not in beside.probe("node2", listeners=listeners[:2]).rules()
 
 
 @pytest.mark.parametrize("port", [80, 65536])
