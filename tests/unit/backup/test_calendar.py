@@ -30,7 +30,7 @@ GOOD = [
 ]
 BAD = [
     ("", "not a calendar expression"),
-    ("every day", "no place|no day"),
+    ("every day", "no place|not a day"),
     ("25:00", "hour '25' is not in 0..23"),
     ("*-13-01", "month '13'"),
     ("03:60", "minute '60'"),
@@ -39,8 +39,8 @@ BAD = [
     ("03:00 03:00", "no place"),
     ("*:0/0", "step '0'"),
     ("0 3 * * *", "no place"),
-    ("*-*-*-*", "no date"),
-    ("1:2:3:4", "no time"),
+    ("*-*-*-*", "not a date"),
+    ("1:2:3:4", "not a time"),
     ("5..3:00", "backwards"),
     ("03:3O", "no minute"),
     ("täglich", "not a calendar expression"),

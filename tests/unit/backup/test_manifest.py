@@ -61,7 +61,7 @@ def test_any_text_is_a_manifest_or_refused(text):
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("", "no JSON"),
+        ("", "not JSON"),
         ("[]", "not a JSON object"),
         (changed(format=2), "format 2"),
         (changed(files=[]), "lists no files"),
@@ -72,7 +72,7 @@ def test_any_text_is_a_manifest_or_refused(text):
         (changed(files=[{"path": "x", "bytes": 1, "sha256": DIGEST}] * 2), "twice"),
         (changed(bytes=14), "not the sum"),
         (changed(end="2026-11-26T04:12:42Z"), "before it starts"),
-        (changed(end="yesterday"), "no time"),
+        (changed(end="yesterday"), "not a time"),
         (changed(label="latest"), "is none"),
         (changed(engine=None), "engine is not a text"),
     ],
