@@ -22,7 +22,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Let in whom PostgreSQL lets in
+- name: Admit the networks that PostgreSQL admits
   ansible.builtin.debug:
     msg: "{{ ['hostssl orders app 192.0.2.0/24 scram-sha-256'] | holdfast.persistence.hba_networks }}"
 """

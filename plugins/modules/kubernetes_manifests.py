@@ -22,7 +22,7 @@ options:
     required: true
 attributes:
   check_mode:
-    description: Says what would be written. Secrets that are missing are made all the same, as everywhere; certificates are not.
+    description: Says what would be written. Missing secrets are made anyway, as everywhere; certificates are not.
     support: full
   diff_mode:
     description: Shows the lines that change, except of Secrets.

@@ -22,7 +22,7 @@ description:
     M(holdfast.persistence.patroni_switchover), which does so on all balancers at once, and from then on holds the pause like its own.
   - A pause ends the clients of pools in session mode, once all transactions of the others have ended. Who connects again waits with
     the others.
-  - A pause that is not reached within O(pause_timeout) is taken back and is an error that names the pools at work. A pause belongs to who
+  - A pause that is not reached within O(pause_timeout) is given up and is an error that names the pools at work. A pause belongs to who
     made it, so pausing what is paused already is an error too.
   - Needs the program that the role C(pgbouncer) installs, and to run as root. What PgBouncer has to tell is read by
     M(holdfast.persistence.pgbouncer_info).

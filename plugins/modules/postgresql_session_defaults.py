@@ -72,7 +72,7 @@ requirements:
   - psycopg (3) or psycopg2 on the host that runs the module
 attributes:
   check_mode:
-    description: Tries the changes in a transaction that is taken back.
+    description: Tries the changes in a transaction that is rolled back.
     support: full
   diff_mode:
     description: Shows the settings before and after.

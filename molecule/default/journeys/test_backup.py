@@ -419,7 +419,7 @@ def test_a_schedule_is_judged_before_anything_is_written(lab: Lab, database: str
     before = timers(lab)
     good = {"name": "extra", "kind": "logical", "calendar": "Sun 03:00"}
     for jobs, word in (
-        ([{**good, "calendar": "every night"}], "no calendar expression"),
+        ([{**good, "calendar": "every night"}], "not a calendar expression"),
         ([good, good], "two jobs are called extra"),
         ([{**good, "options": {"sections": ["half"]}}], "half"),
     ):

@@ -178,7 +178,7 @@ def test_two_at_once(operator: Operator) -> None:
         done = [one.result() for one in both]
     told = [failures(one) for one in done if one.returncode]
     assert len(told) == 1, told
-    assert "works on this cluster now" in told[0]
+    assert "is changing this cluster now" in told[0]
 
 
 def test_switchover(operator: Operator) -> None:

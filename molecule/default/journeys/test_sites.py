@@ -275,7 +275,7 @@ def test_a_site_that_is_lost_is_replaced_and_comes_back_as_a_standby() -> None:
     wait_for("node2", "SELECT pg_is_in_recovery()", "f")
     # It comes back as a primary of its own, which nobody reaches as long as applications are led to the other site.
     said = refused(*WEST, "playbooks/demote_cluster.yml", "--extra-vars", "confirm_demote=west")
-    assert "so this one cannot follow" in said
+    assert "so this site cannot follow" in said
     succeed(*WEST, "playbooks/destroy.yml", "--extra-vars", "confirm_destroy=west")
     succeed(*WEST, "playbooks/site.yml")
     wait_for("node2", "SELECT count(*) FROM ledger WHERE number = -3", "1")

@@ -274,7 +274,7 @@ def findings(context: Context, collected: Collected, found_jobs: Sequence[Mappin
 
 
 def _young(finding: Finding, wanted: Mapping[str, Limits], span: float) -> Finding:
-    """A schedule that is younger than its limit can't be late yet; what is missing is told all the same."""
+    """A schedule that is younger than its limit can't be late yet; what is missing is reported anyway."""
     limit = wanted[finding.where]
     allowed = {"backup_overdue": limit.good, "backup_unproved": limit.proved}.get(finding.rule, 0)
     if span >= allowed:

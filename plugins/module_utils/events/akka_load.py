@@ -246,7 +246,7 @@ def _batch(staged: _Stage, first: int) -> None:
             ) from error
         if error.state == "23505":
             raise Refusal(
-                f"an actor of archive {staged.archive.name} wrote while it was imported ({error}). The batch was taken back, what was "
+                f"an actor of archive {staged.archive.name} wrote while it was imported ({error}). The batch was rolled back; what was "
                 "written before is whole",
                 "Stop the actors and run again",
             ) from error

@@ -271,7 +271,7 @@ ORDER BY 1, 2"""
 
 
 def heartbeat_query(shape: Shape) -> str:
-    """Return the SQL for names of projections whose daemon told of itself within a minute; empty where the store has no such column."""
+    """Return the SQL for names of projections whose daemon reported within a minute; empty where the store has no such column."""
     for table in shape.daemon:
         if table.name == PROGRESSION and "heartbeat" in table.names:
             return f"SELECT name FROM {shape.qualified(PROGRESSION)} WHERE heartbeat > now() - interval '1 minute' ORDER BY 1"

@@ -117,7 +117,7 @@ def users(valkey: Valkey) -> str:
         f"user admin on {_hash(valkey.admin_password)} ~* &* +@all",
         f"user replication on {_hash(valkey.replication_password)} resetchannels -@all +psync +replconf +ping"
         + (" +cluster|syncslots" if not valkey.version.startswith("8.") else ""),
-        # For probes, which would have to carry a password in the manifest otherwise. A certificate is needed all the same.
+        # For probes, which would have to carry a password in the manifest otherwise. A certificate is needed anyway.
         "user probe on nopass resetchannels -@all +ping",
     ]
     rules = ((user, user.get("rules") or valkey.default_rules) for user in valkey.users)

@@ -31,7 +31,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """The leader, who shall follow it (the leader itself where nothing is to be done), and why each other member may not lead."""
+    """The leader, who shall follow it (the leader itself if there is nothing to do), and why each other member may not lead."""
 
     leader: str
     candidate: str

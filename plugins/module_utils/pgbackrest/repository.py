@@ -75,7 +75,7 @@ def parse(text: str, name: str) -> Stanza:
     try:
         stanzas = [entry for entry in json.loads(text) if entry["name"] == name]
         if len(stanzas) != 1:
-            raise Refusal(f"pgBackRest told of {len(stanzas)} stanzas {name}, expected is one")
+            raise Refusal(f"pgBackRest reported {len(stanzas)} stanzas {name}, expected is one")
         entry = stanzas[0]
         identities = {(item["repo-key"], item["id"]): int(item["system-id"]) for item in entry.get("db", [])}
         return Stanza(

@@ -176,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--options", default="{}", help="its options as JSON")
     job.add_argument("--force", action="store_true", help="also where it is another host's turn")
     everything = add("now", now)
-    everything.add_argument("--set", default="", help="id of the set, the time where not given")
+    everything.add_argument("--set", default="", help="id of the set, the time if not given")
     everything.add_argument("--type", choices=["full", "diff", "incr"], default="full", help="of the physical backup")
     everything.add_argument("--engines", default="postgresql,logical,valkey")
     everything.add_argument("--upload", action="store_true", help="carry it off site, too")

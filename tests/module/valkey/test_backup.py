@@ -268,7 +268,7 @@ def test_keys_that_are_there_are_kept_aside_and_come_back(
         assert client.get("old:7") is None
         run_module("valkey_restore", {**wish, "action": "back"})
         assert client.get("old:7") == "7"
-        assert "went back already" in fail_module("valkey_restore", {**wish, "action": "back"})
+        assert "was undone already" in fail_module("valkey_restore", {**wish, "action": "back"})
         client.close()
 
 

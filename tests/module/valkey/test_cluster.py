@@ -295,7 +295,7 @@ def test_bad_input_changes_nothing() -> None:
             "unreachable": {"nodes": [*nodes, {"address": "127.0.0.1", "port": 1, "host": "node4"}]},
             "are on host node1": {"nodes": [{**node, "host": "node1"} for node in nodes]},
             "declared as primaries": {"nodes": [{**node, "role": "primary"} for node in nodes]},
-            "no range of slots": {"nodes": [{**nodes[0], "slots": "what"}, *nodes[1:]]},
+            "not a range of slots": {"nodes": [{**nodes[0], "slots": "what"}, *nodes[1:]]},
             f"slots 9 are pinned to node1:{first} and to node2:": {
                 "nodes": [{**nodes[0], "slots": "0-9"}, {**nodes[1], "slots": "9-12"}, *nodes[2:]]
             },

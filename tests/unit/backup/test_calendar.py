@@ -29,22 +29,22 @@ GOOD = [
     "*-*-* *:00/10:00 Europe/Berlin",
 ]
 BAD = [
-    ("", "no calendar expression"),
-    ("every day", "no place|no day"),
+    ("", "not a calendar expression"),
+    ("every day", "no place|not a day"),
     ("25:00", "hour '25' is not in 0..23"),
     ("*-13-01", "month '13'"),
     ("03:60", "minute '60'"),
-    ("Funday 03:00", "no day of the week"),
+    ("Funday 03:00", "not a day of the week"),
     ("*-*-* 03:00 tomorrow", "no place"),
     ("03:00 03:00", "no place"),
     ("*:0/0", "step '0'"),
     ("0 3 * * *", "no place"),
-    ("*-*-*-*", "no date"),
-    ("1:2:3:4", "no time"),
+    ("*-*-*-*", "not a date"),
+    ("1:2:3:4", "not a time"),
     ("5..3:00", "backwards"),
     ("03:3O", "no minute"),
-    ("täglich", "no calendar expression"),
-    ("daily\n[Service]", "no calendar expression"),
+    ("täglich", "not a calendar expression"),
+    ("daily\n[Service]", "not a calendar expression"),
 ]
 PARTS = st.one_of(
     st.sampled_from(["*", "1", "07", "12", "0/15", "1..5", "5..1", "99", "", "1,2", "x", "*/2", "1..5/2", "60", "2027"])

@@ -103,7 +103,7 @@ def test_a_grandfather_a_father_and_sons():
 @pytest.mark.parametrize(
     ("entry", "word"),
     [
-        ("30 days", "no rule"),
+        ("30 days", "not a rule"),
         ({"keep": 3}, "keep is unknown"),
         ({"count": -1}, "count is -1"),
         ({"days": "30"}, "days is '30'"),

@@ -14,7 +14,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.refusal impor
         ({"source": "logical"}, "restore_database is missing"),
         ({"source": "logical", "kind": "half"}, "restore_kind 'half'"),
         ({"source": "physical", "database": "a", "kind": "schema"}, "dumps only"),
-        ({"source": "logical", "database": "a", "type": "time", "target": "x"}, "a dump is of one moment"),
+        ({"source": "logical", "database": "a", "type": "time", "target": "x"}, "a dump holds one moment"),
         ({"source": "logical", "database": "a", "tables": ["items"]}, "schema.table"),
         ({"source": "logical", "database": "a", "tables": ["public.items"], "kind": "data"}, "full dump"),
         ({"source": "logical", "database": "postgres"}, "the cluster's own"),

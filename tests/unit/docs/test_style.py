@@ -16,7 +16,10 @@ PRONOUNS = re.compile(r"\b(it|its|they|them|themselves|itself|whom)\b", re.IGNOR
 EMPTY_VERBS = re.compile(r"^(Have|Let|Say)\b")
 TURNS = re.compile(
     r"\b(is|are) had\b|\bto whom has\b|\bby chance\b|\bstands? against\b|\bhow far \w+( \w+)? is stands\b|\balso killed\b|"
-    r"\b[Aa]n own\b|\bIs it [a-z' ]+(:|, )|\bwhom (PostgreSQL|the server|it) takes\b|\bgoes on where it was\b",
+    r"\b[Aa]n own\b|\bIs it [a-z' ]+(:|, )|\bwhom (PostgreSQL|the server|it) takes\b|"
+    r"\b(goes|go) on\b(?! (every|each|the|a|PATH)\b)|\bwhere not given\b|\b[Nn]othing (had|is|was) to be done\b|"
+    r"\bsay above\b|\b[Mm]end the\b|\b[Ll]ook (what|who|whether)\b|\ball the same\b|\b(was|is) taken back\b|"
+    r"(?<!here )\bis no (number|date|member of|label|size|text|file|time such|range)\b|\bIs the [a-z]+ right\b",
 )
 PLAYS_AND_TASKS = ("playbooks/*.yml", "playbooks/parts/*.yml", "playbooks/tasks/*.yml", "playbooks/tiers/*.yml")
 TASK_FILES = sorted(path for pattern in (*PLAYS_AND_TASKS, "roles/*/tasks/*.yml") for path in ROOT.glob(pattern))

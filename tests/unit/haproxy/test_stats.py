@@ -36,5 +36,5 @@ def test_servers_that_take_connections_are_routed_to():
 
 @pytest.mark.parametrize("text", ["", "Unknown command\n"])
 def test_other_text_is_refused(text):
-    with pytest.raises(Refusal, match="no CSV"):
+    with pytest.raises(Refusal, match="not CSV"):
         parse_stats(text)

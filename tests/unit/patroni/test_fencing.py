@@ -58,7 +58,7 @@ def test_a_majority_of_the_others_has_to_find_it_silent() -> None:
         (CLUSTER, "node2", {"node2": "77", "stranger": "77"}, "1 of 2"),
         (CLUSTER, "node2", {"node1": "77", "node2": "77"}, "1 of 2"),
         (Cluster((OLD, replace(CLUSTER.members[1], state="stopped"))), "node2", BOTH, "nobody could take over: node2"),
-        (Cluster((OLD, replace(CLUSTER.members[1], role="replica"))), "node2", BOTH, "no synchronous standby"),
+        (Cluster((OLD, replace(CLUSTER.members[1], role="replica"))), "node2", BOTH, "not a synchronous standby"),
     ],
 )
 def test_it_is_left_alone_and_why(cluster: Cluster, name: str, votes: dict[str, str], reason: str) -> None:

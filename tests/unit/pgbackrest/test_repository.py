@@ -20,7 +20,7 @@ def test_a_position_survives_writing_and_reading(position):
 
 @pytest.mark.parametrize("text", ["", "0", "0/", "/0", "x/1", "0/123456789", "-1/0", "0/ 1", "+1/0"])
 def test_what_is_no_position_is_refused(text):
-    with pytest.raises(ValueError, match="no LSN"):
+    with pytest.raises(ValueError, match="not an LSN"):
         repository.parse_lsn(text)
 
 

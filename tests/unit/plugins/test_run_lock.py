@@ -99,7 +99,7 @@ def test_the_lock_lives_as_long_as_its_run(tmp_path: Path, end: signal.Signals |
         wait_for(path, there=True)
         second = subprocess.run(playbook(tmp_path, lock), env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert second.returncode != 0
-        assert f"process {first.pid}) works on this" in " ".join(second.stdout.split())
+        assert f"process {first.pid}) is changing this" in " ".join(second.stdout.split())
         checking = subprocess.run(
             [*playbook(tmp_path, lock), "--check"], env=ENVIRONMENT, capture_output=True, check=False
         )

@@ -133,7 +133,7 @@ def test_refusals(request_: Request, message: str) -> None:
 
 
 def test_all_drained_is_refused() -> None:
-    with pytest.raises(Refusal, match="nobody to go to"):
+    with pytest.raises(Refusal, match="no node to go to"):
         planned(Request(drain=("node1", "node2", "node3")))
 
 

@@ -1,7 +1,7 @@
 """A connection to a Valkey server of this host through its Unix socket.
 
 It needs no certificate and no library, so it works where a certificate has expired and before any package but the
-server itself is there. The socket is open to root and the server's user only; the password is asked for all the same.
+server itself is there. The socket is open to root and the server's user only; the server asks for the password anyway.
 Protocol: https://valkey.io/topics/protocol/ (RESP2).
 """
 
