@@ -47,11 +47,20 @@ class ActionModule(ActionBase):
                 "free_mib": {"type": "int", "default": 2048},
                 "details": {"type": "bool", "default": True},
                 "probe": {"type": "str", "default": _DEFAULT_PROBE},
-            }
+                "leaving_host": {"type": "str", "default": ""},
+                "leaving_groups": {"type": "list", "elements": "str", "default": []},
+            },
+            required_together=[("leaving_host", "leaving_groups")],
         )
         inventory = read_inventory(self._loader, task_vars, RoleFiles(self._loader), arguments)
-        verdict = judge.judge(inventory, arguments["skip_rules"], not_probed(inventory, task_vars))
-        result.update(changed=False, msg=_message(inventory, verdict))
+        leaving, tiers = arguments["leaving_host"], arguments["leaving_groups"]
+        if leaving:
+            verdict = judge.judge_left(inventory, leaving, tiers, arguments["skip_rules"])
+            message = _message_left(leaving, tiers, verdict)
+        else:
+            verdict = judge.judge(inventory, arguments["skip_rules"], not_probed(inventory, task_vars))
+            message = _message(inventory, verdict)
+        result.update(changed=False, msg=message)
         if arguments["details"]:
             result.update(
                 problems=[problem.as_dict() for problem in verdict.problems],
@@ -234,6 +243,19 @@ def not_probed(inventory, task_vars):
                 allowed="hosts that Ansible reaches, with Python and root's rights",
                 remedy="see the error of the task before; correct ansible_host, the key or become",
             )
+
+
+def _message_left(leaving, tiers, verdict):
+    """Return the text about the inventory that a host leaves."""
+    place = f"{leaving} in {', '.join(tiers)}"
+    if not verdict.problems:
+        return f"Without {place} the inventory is as sound as it was."
+    rules = ", ".join(f'"{problem.rule}"' for problem in verdict.problems)
+    return (
+        f"Nothing was changed. Without {place} site.yml would refuse the inventory:\n{judge.render(verdict.problems)}\n"
+        "Mend that first (change the inventory and run site.yml). Where a further step mends it, run this playbook again with"
+        f""" -e '{{"preflight_skip_rules": [{rules}]}}'; site.yml runs again once the inventory is sound."""
+    )
 
 
 def _message(inventory, verdict):

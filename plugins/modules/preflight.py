@@ -52,6 +52,15 @@ options:
     description: Name of the variable in which each host's result of M(holdfast.persistence.host_probe) was registered.
     type: str
     default: __preflight_probe
+  leaving_host:
+    description: Name of a host that is about to leave; judged is the inventory that it leaves, and of that only its shape.
+    type: str
+    default: ""
+  leaving_groups:
+    description: Names of the groups that O(leaving_host) leaves.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: holdfast.persistence.host_probe
 """
@@ -64,6 +73,12 @@ EXAMPLES = r"""
 - name: Judge the inventory, knowing that one etcd member is not much
   holdfast.persistence.preflight:
     skip_rules: [etcd_single]
+  run_once: true
+
+- name: Judge what one host less in etcd would be
+  holdfast.persistence.preflight:
+    leaving_host: node5
+    leaving_groups: [etcd]
   run_once: true
 """
 

@@ -87,28 +87,29 @@ def next_actions(step: str, places: Places, seen: Seen, mark: str = "", dry: boo
     """Return what is left to do of a step, nothing where it is done.
 
     Parameters: step; mark, what the step `mark` writes down; dry, whether the steps before were only looked at, so that nobody can
-    miss what they leave. Raises Refusal.
+    miss what they leave: neither old data aside nor a PostgreSQL that was stopped. Raises Refusal.
     """
     if step in ("aside", "back") and not places.id:
         raise Refusal("id is missing")
     if step in ("restore", "prove") and not (seen.state or dry):
         raise Refusal("no restore is planned on this host", "Begin with the step plan")
     left: dict[str, Callable[[], tuple[Action, ...]]] = {
-        "aside": lambda: _aside(places, seen),
+        "aside": lambda: _aside(places, seen, dry),
         "restore": lambda: _restore(places, seen, dry),
         "prove": lambda: _prove(places, seen),
         "mark": lambda: (Action(SAVE, changes={"reached": mark}),) if seen.state and seen.reached != mark else (),
-        "back": lambda: _back(places, seen),
+        "back": lambda: _back(places, seen, dry),
         "forget": lambda: (Action(FORGET),) if seen.state else (),
         "cleanup": lambda: _cleanup(seen),
     }
     return left[step]()
 
 
-def _aside(places: Places, seen: Seen) -> tuple[Action, ...]:
+def _aside(places: Places, seen: Seen, dry: bool) -> tuple[Action, ...]:
     if seen.aside or not seen.data:
         return ()
-    _refuse_running(places, seen)
+    if not dry:
+        _refuse_running(places, seen)
     if seen.tablespaces:
         raise Refusal(f"{places.data} has tablespaces, which this way of restoring does not keep aside")
     return (Action(RENAME, places.data, places.aside),)
@@ -134,11 +135,11 @@ def _prove(places: Places, seen: Seen) -> tuple[Action, ...]:
     return (*start, Action(PROVE, places.data), Action(SAVE, changes={"reached": PROVED}))
 
 
-def _back(places: Places, seen: Seen) -> tuple[Action, ...]:
+def _back(places: Places, seen: Seen, dry: bool) -> tuple[Action, ...]:
     if not seen.aside:
         return ()
     # What a killed `prove` left running is ended here; anything else is not ours.
-    if seen.reached != RESTORED:
+    if seen.reached != RESTORED and not dry:
         _refuse_running(places, seen)
     away = (Action(RENAME, places.data, places.restored),) if seen.data else ()
     stop = (Action(STOP, places.data),) if seen.data and seen.running else ()

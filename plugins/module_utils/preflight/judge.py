@@ -61,6 +61,15 @@ RULES: tuple[Rule, ...] = (
     machine.data_directories,
 )
 
+# What a host that leaves may break: these look at groups and declared values, not at machines.
+SHAPE: tuple[Rule, ...] = (
+    groups.group_needs,
+    groups.etcd_members,
+    network.virtual_address,
+    placement.valkey_shape,
+    backup.repositories,
+)
+
 # The variables that rules read by name.
 NEEDED = frozenset(
     {
@@ -185,6 +194,36 @@ def judge(inventory: Inventory, skip: Iterable[str] = (), more: Iterable[Problem
         warnings=tuple(problem for problem in kept if problem.warning),
         accepted=tuple(problem for problem in merged if problem.rule in skipped),
     )
+
+
+def judge_left(inventory: Inventory, leaving: str, tiers: Iterable[str], skip: Iterable[str] = ()) -> Verdict:
+    """Judge the inventory that is left once a host has left groups.
+
+    Parameters: leaving, the host's name; tiers, the groups that it leaves; skip, as of `judge`. A rule that the inventory breaks
+    with the host, too, is not broken by its leaving and stops nothing.
+    """
+    before = {problem.rule for rule in SHAPE for problem in rule(inventory) if not problem.warning}
+    after = without(inventory, leaving, frozenset(tiers))
+    found = merge(problem for rule in SHAPE for problem in rule(after))
+    broken = [problem for problem in found if not problem.warning and problem.rule not in before]
+    skipped = frozenset(skip)
+    return Verdict(
+        problems=tuple(problem for problem in broken if problem.rule not in skipped),
+        warnings=tuple(problem for problem in found if problem.warning),
+        accepted=tuple(problem for problem in broken if problem.rule in skipped),
+    )
+
+
+def without(inventory: Inventory, leaving: str, tiers: frozenset[str]) -> Inventory:
+    """Return the inventory with a host taken out of groups."""
+    hosts = tuple(
+        replace(host, groups=host.groups - tiers) if host.name == leaving else host for host in inventory.hosts
+    )
+    kept = {
+        group: tuple(name for name in names if name != leaving) if group in tiers else names
+        for group, names in inventory.groups.items()
+    }
+    return replace(inventory, hosts=hosts, groups=kept)
 
 
 def merge(problems: Iterable[Problem]) -> list[Problem]:

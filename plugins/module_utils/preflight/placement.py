@@ -12,10 +12,12 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     count,
     valkey_ports,
 )
-
-# A failover needs the votes of a majority of the primaries; with two, the loss of one leaves no majority.
-_FEWEST_PRIMARIES = 3
-
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.primaries import (
+    FEWEST,
+    majority_safe,
+    separable,
+    wished,
+)
 
 # Users of the collection's own; `default` is the server's.
 _RESERVED_USERS = ("admin", "backup", "default", "replication", "respread")
@@ -40,22 +42,6 @@ def valkey_users(inventory: Inventory) -> Iterator[Problem]:
         )
 
 
-def separable(instances: Mapping[str, int], primaries: int, replicas: int) -> bool:
-    """Tell whether every replica can live on another host than its primary and its sisters.
-
-    Parameters: instances, their number by host; primaries; replicas of each primary.
-    A shard takes at most one instance of a host, so a host can serve at most `primaries` instances; by the
-    theorem of Gale and Ryser for equal shards that is enough, too.
-    """
-    return sum(min(count, primaries) for count in instances.values()) >= primaries * (1 + replicas)
-
-
-def majority_safe(instances: Mapping[str, int], primaries: int) -> bool:
-    """Tell whether the primaries can be spread so that a majority of them survives the loss of any one host."""
-    most = (primaries - 1) // 2
-    return sum(min(count, most) for count in instances.values()) >= primaries
-
-
 def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
     """Refuse too few primaries, replicas that must share their primary's host, and lonely instances."""
     hosts = inventory.members("valkey")
@@ -64,18 +50,19 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
         return  # unset without a default, or not a number: other rules say so
     instances = {host.name: len(valkey_ports(host)) for host in hosts}
     total = sum(instances.values())
-    primaries, rest = divmod(total, replicas + 1)
+    primaries = wished(instances, replicas)
+    rest = (total - primaries) % max(primaries, 1)
     shape = (
         f"{count(total, 'instance')} on {count(len(hosts), 'host')} with {count(replicas, 'replica')} for each primary"
     )
-    if primaries < _FEWEST_PRIMARIES:
+    if primaries < FEWEST:
         yield Problem(
             rule="valkey_primaries",
             hosts=(),
             subject="group valkey",
             found=f"{shape}: {count(primaries, 'primary', 'primaries')}",
             allowed="3 primaries or more: a failover needs the votes of a majority of them",
-            remedy=f"have {_FEWEST_PRIMARIES * (replicas + 1)} instances or more (hosts x valkey_instances), "
+            remedy=f"have {FEWEST * (replicas + 1)} instances or more (hosts x valkey_instances), "
             "or lower valkey_replicas",
         )
     elif not separable(instances, primaries, replicas):
@@ -103,7 +90,7 @@ def valkey_shape(inventory: Inventory) -> Iterator[Problem]:
             hosts=(),
             subject="valkey_instances",
             found=f"{shape}: {count(rest, 'instance')} left over",
-            allowed=f"a multiple of {replicas + 1} instances",
+            allowed="as many replicas for each primary",
             remedy="add or remove instances so that every primary has the same number of replicas",
             warning=True,
         )

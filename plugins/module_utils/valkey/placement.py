@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.primaries import wished
 
 PRIMARY = "primary"
 REPLICA = "replica"
@@ -71,12 +72,13 @@ def crowded(places: Iterable[str], primaries: int) -> dict[str, int]:
 def place(seats: Sequence[Seat], replicas: int, primaries: int | None = None) -> Placement:
     """Return roles for all seats.
 
-    replicas: least number for each primary. primaries: number of primaries; without it, as many as seats suffice for.
+    replicas: least number for each primary. primaries: number of primaries; without it, as many as seats suffice for and
+    survive the loss of any host (primaries.wished).
     Raises Refusal when there are fewer than 3 primaries or hosts can't separate replicas from primaries.
     """
     if replicas < 0:
         raise Refusal(f"replicas is {replicas}", "Use 0 for none")
-    number = primaries if primaries is not None else len(seats) // (replicas + 1)
+    number = primaries if primaries is not None else _number(seats, replicas)
     _check(seats, replicas, number)
     leaders, promotions, drained = _leaders(seats, replicas, number)
     followers = [seat for seat in seats if seat not in leaders]
@@ -88,6 +90,12 @@ def place(seats: Sequence[Seat], replicas: int, primaries: int | None = None) ->
         promotions=promotions,
         drained=tuple(seat.id for seat in drained),
     )
+
+
+def _number(seats: Sequence[Seat], replicas: int) -> int:
+    """Return how many lead: the safe number, or as many as are declared to where the instances suffice for them."""
+    declared = min(sum(seat.hint == PRIMARY for seat in seats), len(seats) // (replicas + 1))
+    return max(wished(Counter(seat.host for seat in seats), replicas), declared)
 
 
 def _standing(seat: Seat, promotions: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -153,6 +153,10 @@ def test_a_step_needs_to_know_which_restore_it_belongs_to():
 def test_check_mode_does_not_miss_what_the_steps_before_would_have_left():
     seen = steps.Seen(state={"reached": "planned"}, data=True)
     assert steps.next_actions("restore", PLACES, seen, dry=True)
+    # A real run has stopped PostgreSQL by then.
+    runs = steps.Seen(state={"reached": "leading"}, data=True, running=True)
+    assert steps.next_actions("aside", PLACES, runs, dry=True)
+    assert steps.next_actions("back", PLACES, replace(runs, aside=True), dry=True)
 
 
 def test_an_unfinished_restore_goes_on_only_with_its_own_target():

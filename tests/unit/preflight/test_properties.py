@@ -5,10 +5,15 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import clock, groups, machine, placement
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import clock, groups, machine
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import KNOWN_GROUPS
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.timings import timing_faults
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.variables import secret_fault
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.primaries import (
+    majority_safe,
+    separable,
+    wished,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -87,13 +92,13 @@ def possible(counts: tuple[int, ...], primaries: int, size: int) -> bool:
 def test_separable_agrees_with_trying_everything(counts, replicas):
     primaries = sum(counts) // (replicas + 1)
     hosts = {f"host{number}": value for number, value in enumerate(counts)}
-    assert placement.separable(hosts, primaries, replicas) is possible(tuple(counts), primaries, replicas + 1)
+    assert separable(hosts, primaries, replicas) is possible(tuple(counts), primaries, replicas + 1)
 
 
 @given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=6), primaries=st.integers(1, 9))
 def test_a_safe_majority_survives_the_loss_of_any_host(counts, primaries):
     hosts = {f"host{number}": value for number, value in enumerate(counts)}
-    if not placement.majority_safe(hosts, primaries):
+    if not majority_safe(hosts, primaries):
         return
     spread, left = [], primaries
     for number in counts:
@@ -101,6 +106,24 @@ def test_a_safe_majority_survives_the_loss_of_any_host(counts, primaries):
         left -= spread[-1]
     assert left == 0
     assert all(2 * (primaries - lost) > primaries for lost in spread)
+
+
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=6), replicas=st.integers(1, 3))
+@example(counts=[3, 3, 3], replicas=1)
+@example(counts=[3, 3, 2], replicas=1)
+def test_primaries_are_as_many_as_are_safe(counts, replicas):
+    hosts = {f"host{number}": value for number, value in enumerate(counts)}
+    most = sum(counts) // (replicas + 1)
+    number = wished(hosts, replicas)
+    if number == most:
+        safe = [fewer for fewer in range(3, most) if majority_safe(hosts, fewer)]
+        assert majority_safe(hosts, most) or not safe
+    else:
+        assert 3 <= number < most
+        assert majority_safe(hosts, number)
+        assert not majority_safe(hosts, number + 1)
+        # Fewer primaries never make it harder to keep replicas apart.
+        assert separable(hosts, number, replicas) >= separable(hosts, most, replicas)
 
 
 @given(st.sampled_from(KNOWN_GROUPS), st.data())

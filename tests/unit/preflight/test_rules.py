@@ -214,6 +214,10 @@ class TestValkey:
         )
         assert two.rules() == ["valkey_majority"]
 
+    def test_nine_instances_on_three_hosts_are_three_primaries_with_two_replicas(self, sample):
+        nine = sample.variables(valkey_instances=[{"port": 7000 + n} for n in (1, 2, 3)])
+        assert (nine.rules(), nine.verdict().warnings) == ([], ())
+
     @pytest.mark.parametrize("name", ["admin", "default", "replication", "respread"])
     def test_a_user_of_our_own_is_refused(self, sample, name):
         problem = sample.variables(valkey_users=[{"name": "orderapp"}, {"name": name}]).only("valkey_user_reserved")

@@ -13,6 +13,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.placem
     Seat,
     survivable,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.primaries import wished
 from growth import growth
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -66,8 +67,7 @@ def test_a_new_cluster(case: tuple[list[Seat], int]) -> None:
     assume(separable(seats, replicas))
     placed = placement.place(seats, replicas)
     by_id = {seat.id: seat for seat in seats}
-    number = len(seats) // (replicas + 1)
-    assert len(set(placed.primaries)) == number
+    assert len(set(placed.primaries)) == wished(Counter(seat.host for seat in seats), replicas)
     assert set(placed.primaries) | set(placed.follows) == set(by_id)
     assert not set(placed.primaries) & set(placed.follows)
     counts = Counter(placed.follows.values())
@@ -153,8 +153,19 @@ def test_declared_primaries_lead() -> None:
     assert placed.primaries == ("h0:1", "h1:1", "h2:1")
     stood = [replace(seat, hint="") for seat in grid(3, 2)]
     running = standing(stood, placement.place(stood, 1))
-    wished = [replace(seat, hint="primary" if seat.id == "h0:1" else "") for seat in running]
-    assert "h0:1" in placement.place(wished, 1).primaries
+    hinted = [replace(seat, hint="primary" if seat.id == "h0:1" else "") for seat in running]
+    assert "h0:1" in placement.place(hinted, 1).primaries
+
+
+def test_hosts_that_are_left_have_a_safe_number_of_primaries() -> None:
+    """Four hosts with three instances lose one: four primaries on three hosts would be no majority's."""
+    four = standing(grid(4, 3), placement.place(grid(4, 3), 1))
+    left = [seat for seat in four if seat.host != "h3"]
+    placed = placement.place(left, 1)
+    assert sorted(Counter(identity.split(":")[0] for identity in placed.primaries).values()) == [1, 1, 1]
+    assert set(placed.follows.values()) == set(placed.primaries)
+    declared = [replace(seat, hint="primary" if seat.id in ("h0:0", "h0:1", "h1:0", "h2:0") else "") for seat in left]
+    assert len(placement.place(declared, 1).primaries) == 4
 
 
 def test_more_replicas_drain_a_primary() -> None:
