@@ -112,7 +112,8 @@ def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
         "hostvars": hostvars,
         # Nothing is made while the inventory is judged, above all no secret.
         "ansible_check_mode": True,
-        "ansible_facts": {**_facts(seen), **raw.get("ansible_facts", {})},
+        # What was seen in this run counts more than a fact cache.
+        "ansible_facts": {**raw.get("ansible_facts", {}), **_facts(seen)},
     }
     templar = template.Templar(loader=loader, variables=scope)
     given = frozenset(key for key in raw if isinstance(key, str))

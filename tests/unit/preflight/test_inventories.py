@@ -141,6 +141,15 @@ def test_defaults_of_roles_count_where_the_operator_set_nothing(written):
     assert not inventory.hosts[0].given & {"cluster_name"}
 
 
+def test_what_was_seen_counts_more_than_a_fact_cache(written):
+    # As a cache has it that another project filled before the host was upgraded.
+    inventory = written("""
+        ansible_facts: {distribution_release: buster}
+        cluster_name: "on_{{ ansible_facts['distribution_release'] }}"
+    """)
+    assert [host.value("cluster_name") for host in inventory.hosts] == ["on_trixie"] * 3
+
+
 def test_a_generated_secret_is_not_made_by_looking(written, tmp_path):
     judge.judge(written("{}"))
     assert not (tmp_path / ".secrets").exists()
