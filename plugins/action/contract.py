@@ -48,6 +48,11 @@ class ActionModule(ActionBase):
             *names.refusals(given, ran, contracts, roles, mine),
             *names.unknown_tags(tags, ran, contracts),
             *names.missing_hosts(contracts[playbook], task_vars["ansible_play_hosts_all"], task_vars["groups"]),
+            *names.idle_tags(
+                context.CLIARGS.get("tags") or () if ran else (),
+                task_vars["ansible_play_hosts_all"],
+                task_vars["groups"],
+            ),
             *as_text(given, roles),
         ]
         chosen = {}

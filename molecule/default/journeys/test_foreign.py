@@ -7,15 +7,19 @@ under sudo. The user has a umask of 077, too, an ansible.cfg that sets nothing, 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import documented
 import psycopg
 import pytest
 from lab_access import Lab, ansible_playbook, changes, eventually, failures, outcome, patroni_leader, patroni_members
@@ -36,6 +40,24 @@ UNPRIVILEGED = [
         "-all,+dac_read_search",
     ),
 ]
+
+
+# What an ansible.cfg of somebody else may say beside the inventory and where collections are.
+SETTINGS = {
+    "ansible_managed": ["ansible_managed = written by {uid} on {host} at %Y-%m-%d %H:%M:%S"],
+    "fact_caching": [
+        "fact_caching = ansible.builtin.jsonfile",
+        "fact_caching_connection = facts",
+        "fact_caching_timeout = 0",
+    ],
+    "gathering": ["gathering = explicit"],
+    "hash_behaviour": ["hash_behaviour = merge"],
+    "any_errors_fatal": ["any_errors_fatal = true"],
+    "forks": ["forks = 1"],
+    "inject_facts_as_vars": ["inject_facts_as_vars = false"],
+    "jinja2_native": ["jinja2_native = true"],
+    "strategy": ["strategy = ansible.builtin.free"],
+}
 
 
 class Operator:
@@ -73,6 +95,28 @@ class Operator:
         return self.run("ansible-playbook", f"{COLLECTION}.{name}", *arguments, **environment)
 
 
+# What documents name for the sake of the example, as the lab has it.
+LAB_VALUES = {
+    "CLUSTER_NAME": "lab",
+    "FIRST": "lab",
+    "SECOND": "lab",
+    "node5": "node4",
+    "orders": "orderdb",
+    "orders_b": "orderuser",
+    "public.items": "public.foreign_rows",
+}
+COMMANDS = list({(one.playbook, one.options): one for one in documented.commands()}.values())
+
+
+def in_the_lab(value: Any) -> Any:
+    """Return a value of a document's example as the lab has it; moments become the present one."""
+    if isinstance(value, list):
+        return [in_the_lab(inner) for inner in value]
+    if isinstance(value, str) and re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\+00:00", value):
+        return time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime())
+    return LAB_VALUES.get(value, value) if isinstance(value, str) else value
+
+
 def connect(lab: Lab, address: str) -> psycopg.Connection[Any]:
     """Connect to the primary as the application does."""
     password = lab.secret("postgresql_user_orderuser")
@@ -89,6 +133,10 @@ def owned(folder: Path) -> None:
 
 def make_hosts(lab: Lab) -> None:
     """Start the hosts that are missing."""
+    wanted = {host.backend.hostname for host in (*lab.hosts.values(), lab.backup)}
+    running = subprocess.run(["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
+    if wanted <= set(running.stdout.split()) and (lab.folder / "operator/login").exists():
+        return
     created = ansible_playbook("--inventory", FOREIGN, ROOT / "molecule/default/create.yml")
     assert created.returncode == 0, failures(created)
     owned_login = lab.folder / "operator/login"
@@ -146,6 +194,21 @@ def test_check_and_status(operator: Operator) -> None:
     assert patroni_leader(operator.lab) in status.stdout
 
 
+@pytest.mark.parametrize("case", [*SETTINGS, "all at once"])
+def test_site_changes_nothing_whatever_an_ansible_cfg_says(operator: Operator, case: str) -> None:
+    settings = SETTINGS[case] if case in SETTINGS else [line for lines in SETTINGS.values() for line in lines]
+    config = operator.home / "foreign.cfg"
+    config.write_text("\n".join([(operator.home / "ansible.cfg").read_text().strip(), *settings, ""]))
+    cache = operator.home / "facts"
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir()
+    for host in [*operator.lab.hosts, "backup1"]:
+        # As another project left it before the host was upgraded.
+        (cache / host).write_text(json.dumps({"ansible_distribution_release": "buster", "ansible_memtotal_mb": 512}))
+    owned(cache)
+    assert changes(operator.play("site", "--check", "--diff", ANSIBLE_CONFIG=str(config))) == {}
+
+
 @pytest.mark.parametrize("options", [["--check"], []], ids=["check-mode", "run"])
 def test_an_operator_without_the_folder_of_secrets_is_refused(operator: Operator, options: list[str]) -> None:
     folder = operator.home / "clone"
@@ -199,6 +262,21 @@ def test_backup_and_restore(operator: Operator) -> None:
     assert done.returncode == 0, failures(done)
     with connect(lab, lab.vip) as connection:
         assert connection.execute("SELECT count(*) FROM foreign_rows").fetchone() == (1000,)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: " ".join([one.playbook, *one.options]))
+def test_documented_commands_say_in_check_mode_what_they_would_do(
+    operator: Operator, command: documented.Command
+) -> None:
+    """Each ends well, or is refused with a sentence that says that nothing was changed: what it names is not there."""
+    variables = {name: in_the_lab(value) for name, value in command.variables.items()}
+    words = [word for tag in command.tags for word in ("--tags", tag)]
+    done = operator.play(command.playbook, "--check", *words, "--extra-vars", json.dumps(variables))
+    told = [line for line in failures(done).splitlines() if line.strip()]
+    assert all(
+        re.search(r"Nothing (was|is) (changed|done|backed|restored)|no host was changed", line) for line in told[:1]
+    )
+    assert done.returncode == 0 or told, done.stdout[-2000:]
 
 
 @pytest.mark.parametrize(

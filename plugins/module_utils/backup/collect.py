@@ -170,12 +170,15 @@ def first_run(calendar: str, since: float) -> float | None:
     at the one before (systemd.timer(5), Persistent=).
     """
     command = ["systemd-analyze", "calendar", f"--base-time=@{int(since)}", "--", calendar]
-    return parse_elapse(contexts.run(command, environment={"LC_ALL": "C", "TZ": "UTC"}, seconds=TIMER_SECONDS))
+    return parse_elapse(contexts.run(command, environment={"LC_ALL": "C"}, seconds=TIMER_SECONDS))
 
 
 def parse_elapse(text: str) -> float | None:
-    """Return the next time in what `systemd-analyze calendar` printed in UTC, None for never."""
-    match = re.search(r"Next elapse: \w+ (\d+-\d+-\d+ \d+:\d+:\d+)", text)
+    """Return the next time in what `systemd-analyze calendar` printed, None for never.
+
+    Calendars without a zone are of the host's, as its timers are. Where that is not UTC, systemd 257 adds a line in UTC.
+    """
+    match = re.search(r"(?:\(in UTC\)|Next elapse): \w+ (\d+-\d+-\d+ \d+:\d+:\d+) UTC", text)
     if match is None:
         return None
     return datetime.datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=datetime.UTC).timestamp()

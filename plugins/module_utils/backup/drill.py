@@ -38,11 +38,19 @@ Drill = Callable[[Context, Job], list[Seen]]
 def run(drills: Mapping[str, Drill], context: Context, job: Job) -> Result:
     """Drill the newest backup of each engine. Raises Refusal where one is not proved; the verdicts are written then, too."""
     engines = job.options.get("engines") or [name for name in drills if context.config.get(SECTIONS[name])]
+    if not engines:
+        raise Refusal(
+            "nothing to restore: this host makes no backups that a drill could prove",
+            "See backup_jobs and the group backup",
+        )
     seen: list[Seen] = []
     missing: list[str] = []
     for engine in engines:
         try:
-            seen += drills[engine](context, job)
+            found = drills[engine](context, job)
+            if not found:
+                raise Refusal("nothing was restored")
+            seen += found
         except Refusal as error:
             missing.append(f"{engine}: {error}")
     for item in seen:

@@ -11,6 +11,18 @@ from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract.mode
 # in the shortest of our names is 0.9.
 _MISSPELT = 0.88
 _TAGS_OF_ANSIBLE = frozenset({"all", "always", "never", "tagged", "untagged"})
+# In whose groups the plays of a tag are; the tags of the other plays are about every host.
+_GROUPS_OF_TAGS = {
+    "backup": ("backup", "postgresql"),
+    "balancer": ("balancer",),
+    "etcd": ("etcd",),
+    "haproxy": ("balancer",),
+    "patroni": ("postgresql",),
+    "pgbackrest": ("backup", "postgresql"),
+    "pgbouncer": ("balancer",),
+    "postgresql": ("postgresql",),
+    "valkey": ("valkey",),
+}
 _WAY_OUT = "list it in preflight_extra_variables if it is yours"
 
 
@@ -67,6 +79,18 @@ def missing_hosts(contract: Contract, hosts: Collection[str], groups: Mapping[st
         if not any(set(groups.get(group, ())) & set(hosts) for group in kind):
             outside = " within --limit" if any(groups.get(group) for group in kind) else ""
             yield f"there is no host in the group {' or '.join(kind)}{outside}, so {contract.playbook}.yml would do nothing"
+
+
+def idle_tags(given: Collection[str], hosts: Collection[str], groups: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Yield a sentence for each tag that was asked for and whose plays have no host.
+
+    Parameters: given, the names of `--tags`; hosts and groups, as of missing_hosts.
+    """
+    for tag in sorted(set(given) & _GROUPS_OF_TAGS.keys()):
+        kind = _GROUPS_OF_TAGS[tag]
+        if not any(set(groups.get(group, ())) & set(hosts) for group in kind):
+            outside = " within --limit" if any(groups.get(group) for group in kind) else ""
+            yield f"there is no host in the group {' or '.join(kind)}{outside}, so --tags {tag} would do nothing"
 
 
 def _unknown(name: str, known: Collection[str], prefixes: tuple[str, ...]) -> Iterator[str]:

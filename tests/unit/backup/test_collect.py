@@ -42,6 +42,9 @@ def rules(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, now: float, *
 def test_the_first_time_of_a_job_is_what_systemd_says() -> None:
     assert collect.parse_elapse(ELAPSE) == DUE
     assert collect.parse_elapse("    Next elapse: never\n") is None
+    # As the timer itself counts on a host in Pacific/Chatham: 13:45 earlier than the same words in UTC.
+    local = "    Next elapse: Sun 2026-12-06 01:30:00 +1345\n       (in UTC): Sat 2026-12-05 11:45:00 UTC\n       From now: 4 days left\n"
+    assert collect.parse_elapse(local) == datetime.datetime(2026, 12, 5, 11, 45, tzinfo=datetime.UTC).timestamp()
 
 
 def test_a_job_that_missed_its_first_time_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,27 @@ def test_a_playbook_without_its_hosts_is_refused() -> None:
     ]
 
 
+def test_a_tag_without_its_hosts_is_refused() -> None:
+    groups = {"etcd": ["a"], "valkey": ["b"], "balancer": []}
+    assert list(names.idle_tags(["etcd", "host", "all"], ["a"], groups)) == []
+    assert list(names.idle_tags(["haproxy", "etcd", "valkey"], ["a"], groups)) == [
+        "there is no host in the group balancer, so --tags haproxy would do nothing",
+        "there is no host in the group valkey within --limit, so --tags valkey would do nothing",
+    ]
+
+
+def test_every_tag_of_a_tier_has_its_hosts_looked_at() -> None:
+    tags = {tag for contract in CONTRACTS.values() for tag in contract.tags}
+    idle = {tag for tag in tags if list(names.idle_tags([tag], [], {}))}
+    assert tags - idle == {"host", "tls"}
+
+
+def test_whatever_changes_or_judges_a_cluster_needs_one() -> None:
+    # Those that refuse in words of their own: a name, a confirmation, or preflight's rules.
+    own = {"adopt", "destroy", "kubernetes", "preflight", "remove_node", "replace_node", "site"}
+    assert {name for name, contract in CONTRACTS.items() if not contract.needs} == own
+
+
 def test_every_group_that_is_needed_is_one_of_ours() -> None:
     groups = {group for contract in CONTRACTS.values() for kind in contract.needs for group in kind}
     assert groups <= {"etcd", "postgresql", "balancer", "valkey", "backup"}
