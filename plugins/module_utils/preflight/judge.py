@@ -13,6 +13,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight imp
     groups,
     machine,
     network,
+    packages,
     placement,
     postgresql,
     timings,
@@ -59,6 +60,7 @@ RULES: tuple[Rule, ...] = (
     machine.memory,
     machine.disks,
     machine.data_directories,
+    packages.packages,
 )
 
 # The variables that rules read by name.
@@ -72,6 +74,7 @@ NEEDED = frozenset(
         "cluster_zone",
         "etcd_data_dir",
         "haproxy_liveness_port",
+        "host_packages_extra",
         "host_time_sync",
         "patroni_data_dir",
         "patroni_databases",
@@ -126,6 +129,7 @@ RULE_NAMES = (
     "missing_secret",
     "misspelt_variable",
     "os_release",
+    "package_unavailable",
     "pgbackrest_release",
     "pgbackrest_repository",
     "pool_size",

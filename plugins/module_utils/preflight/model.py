@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.apt.availability import Unavailable
+
 KNOWN_GROUPS = ("etcd", "postgresql", "balancer", "valkey", "backup", "monitoring")
 
 # Added to an instance's port for the cluster bus (the server's default for `cluster-port`).
@@ -170,7 +172,7 @@ class Host:
 
     given holds the names of the variables that the operator set; failed maps variables that can't be evaluated
     to the reason. authorities are the digests of the certificates in ca.crt of the controller's folder, secrets the names
-    in its folder of secrets.
+    in its folder of secrets; unavailable are the packages that the host needs and can't get.
     """
 
     name: str
@@ -181,6 +183,7 @@ class Host:
     probe: Probe | None = None
     authorities: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
+    unavailable: tuple[Unavailable, ...] = ()
 
     def value(self, name: str, default: Any = None) -> Any:
         """Return a variable's value, or default where it is unset or could not be evaluated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.apt.availability import Unavailable
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     Filesystem,
@@ -644,3 +645,38 @@ def test_balancers_have_the_same_ports(sample):
     alike = sample.variables(cluster_port_pgbouncer=6432)
     assert "cluster_wide" not in alike.rules()
     assert "cluster_wide" in alike.variables("node1", cluster_port_pgbouncer=6433).rules()
+
+
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("package", "remedy"),
+        [
+            ("rclone", "take backup_offsite out until the release has it, or add"),
+            ("keepalived", "leave cluster_vip out, or add"),
+            ("chrony", "set host_time_sync to false"),
+            ("nftables", "set host_firewall to false"),
+            ("patroni", "add a package source that has it, or use another release"),
+            ("htop", "correct host_packages_extra"),
+        ],
+    )
+    def test_a_package_that_cannot_be_had_has_a_remedy_of_its_own(self, sample, package, remedy):
+        broken = sample.variables(host_packages_extra=["htop"]).host("node2", unavailable=(Unavailable(package),))
+        problem = broken.only("package_unavailable")
+        assert problem.where == f"node2/package {package}"
+        assert problem.found == "no such package in the package sources of Debian GNU/Linux 13 (trixie)"
+        assert problem.remedy.startswith(remedy)
+
+    def test_hosts_that_lack_the_same_are_named_together(self, sample):
+        broken = sample.host("node1", unavailable=(Unavailable("patroni"),)).host(
+            "node3", unavailable=(Unavailable("patroni"),)
+        )
+        assert broken.only("package_unavailable").hosts == ("node1", "node3")
+
+    def test_lists_that_did_not_come_and_packages_that_do_not_fit_are_told(self, sample):
+        unreached = sample.host("node1", unavailable=(Unavailable("zstd", "Could not connect"),))
+        assert "(apt-get update says: Could not connect)" in unreached.only("package_unavailable").found
+        unfit = sample.host("node1", unavailable=(Unavailable("", "a : Depends: b"),)).only("package_unavailable")
+        assert (unfit.subject, unfit.found.endswith("refuses to install together: a : Depends: b")) == (
+            "packages",
+            True,
+        )
