@@ -374,10 +374,10 @@ def run(module: AnsibleModule) -> dict[str, object]:
         after = carry_out(systemd, plan, before, params["no_block"], params["restart_by"])
         if not is_queued(plan, before, after):
             write_record(wish.name, make_record(wish, after, files, record))
-    return result(plan, before, after)
+    return result(plan, before, after, takes_over=bool(params["restart_by"]))
 
 
-def result(plan: Plan, before: Status, after: Status) -> dict[str, object]:
+def result(plan: Plan, before: Status, after: Status, takes_over: bool) -> dict[str, object]:
     """Return what the module returns; a start that the unit's own conditions forbid is no change."""
     skipped = after.condition_failed and after.active_state == "inactive"
     actions = tuple(action for action in plan.actions if not (skipped and action == "start"))
@@ -388,7 +388,7 @@ def result(plan: Plan, before: Status, after: Status) -> dict[str, object]:
         "reasons": list(plan.reasons) if actions else [],
         "state": after.active_state,
         "skipped_by_condition": skipped,
-        "diff": {"before": describe(before), "after": expected(before, done, bool(params["restart_by"]))},
+        "diff": {"before": describe(before), "after": expected(before, done, takes_over)},
     }
 
 

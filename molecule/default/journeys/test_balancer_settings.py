@@ -1,4 +1,4 @@
-"""A setting that PgBouncer reads only at its start, changed while a query runs for minutes: no new client is refused, nobody moves the address."""
+"""A setting that PgBouncer reads only at its start, changed while queries run: no new client is refused, the virtual address stays."""
 
 from __future__ import annotations
 

@@ -91,12 +91,19 @@ class Filesystem:
 
 @dataclass(frozen=True)
 class PostgresqlDir:
-    """A directory that is or could be a PostgreSQL data directory; version is empty without PG_VERSION."""
+    """A directory that is or could be a PostgreSQL data directory; version is empty without PG_VERSION.
+
+    real is the place behind symbolic links, wal that of its pg_wal, empty where there is none; mount tells whether real is a file
+    system's own folder.
+    """
 
     path: str
     version: str
     system_identifier: str
     empty: bool
+    real: str = ""
+    mount: bool = False
+    wal: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,7 @@ class Probe:
     patroni_real_dir: str = ""
     authorities: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
+    missing_locales: tuple[str, ...] = ()
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> Probe:
@@ -163,6 +171,7 @@ class Probe:
             patroni_real_dir=result["patroni"]["real_dir"],
             authorities=frozenset(result["authorities"]),
             secrets=frozenset(result["secrets"]),
+            missing_locales=tuple(result["missing_locales"]),
         )
 
 

@@ -35,6 +35,7 @@ OPTIONS: dict[str, Any] = {
     "patroni_host_parameters": {"type": "dict"},
     "patroni_memory": {"type": "int"},
     "patroni_data_dir": {"type": "path"},
+    "patroni_wal_dir": {"type": "str"},
     "etcd_data_dir": {"type": "path"},
     "patroni_users": {
         "type": "list",

@@ -51,6 +51,7 @@ def plausible(address: str) -> dict:
         "patroni": {"scope": "", "data_dir": "", "real_dir": ""},
         "authorities": [],
         "secrets": [],
+        "missing_locales": [],
     }
 
 
