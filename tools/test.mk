@@ -105,6 +105,24 @@ foreign: bootstrap ## Walk through the operator's journeys over SSH as an unpriv
 	$(FOREIGN_LAB) $(PYTEST) -s -x molecule/default/journeys/test_foreign.py; status=$$?; \
 		$(FOREIGN_LAB) $(ANSIBLE_PLAYBOOK) --inventory molecule/default/journeys/foreign molecule/default/destroy.yml && exit $$status
 
+# One release after the other: from bare hosts, a second run that changes nothing, a check, the tests of the lab.
+RELEASES ?= forky bookworm
+RELEASE_LAB = HOLDFAST_LAB=$(HOLDFAST_TEST_LAB)-$$suite HOLDFAST_LAB_DIR=$(CURDIR)/.lab-$$suite HOLDFAST_SUITE=$$suite
+.PHONY: releases
+releases: bootstrap ## Bring a lab up, again, and test it on each of the other Debian releases (RELEASES)
+	@for suite in $(RELEASES); do $(RELEASE_LAB) $(MAKE) --no-print-directory release || exit 1; done
+
+.PHONY: release
+release:
+	@trap '$(MAKE) --no-print-directory lab-down' EXIT; $(MAKE) --no-print-directory lab && \
+		$(ANSIBLE_PLAYBOOK) playbooks/site.yml | tee .cache/site-$(HOLDFAST_SUITE).log && \
+		! grep --quiet --extended-regexp 'changed=[1-9]' .cache/site-$(HOLDFAST_SUITE).log && \
+		$(ANSIBLE_PLAYBOOK) playbooks/check.yml && $(PYTEST) molecule/default/tests
+
+.PHONY: restarts
+restarts: bootstrap ## Change a limit of PgBouncer and reinstall packages on the running lab: no client is refused, nothing fails over
+	$(PYTEST) -s molecule/default/journeys/test_balancer_settings.py molecule/default/journeys/test_reinstalled_packages.py
+
 .PHONY: runbooks
 runbooks: bootstrap ## Do on the running lab what the runbooks say about lost data, members and certificates
 	$(PYTEST) -s molecule/default/journeys/test_runbooks.py

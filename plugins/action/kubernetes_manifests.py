@@ -13,11 +13,11 @@ import yaml
 from ansible import template
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.persistence.plugins.action.preflight import RoleFiles
 from ansible_collections.holdfast.persistence.plugins.lookup.secret import read_or_make
 from ansible_collections.holdfast.persistence.plugins.module_utils.kubernetes import render
 from ansible_collections.holdfast.persistence.plugins.module_utils.kubernetes.model import Postgresql, Tier, Valkey
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import IMPORT_ERROR, Wish
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, Terms, read_if_there
 

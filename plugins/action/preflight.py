@@ -5,29 +5,24 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping
 
-from ansible import template
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge, variables
+from ansible_collections.holdfast.persistence.plugins.module_utils.apt.availability import Unavailable
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
-    Collection,
     Host,
     Inventory,
     Probe,
     Problem,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
-
-ROLES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "roles")
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import HostScope, RoleFiles
 
 _DEFAULT_PROBE = "__preflight_probe"
-
-# ansible-core up to 2.18 trusts every string as a template and has no such function.
-_trust = getattr(template, "trust_as_template", lambda text: text)
+_DEFAULT_PACKAGES = "__preflight_packages"
 
 
 class ActionModule(ActionBase):
@@ -49,6 +44,7 @@ class ActionModule(ActionBase):
                 "probe": {"type": "str", "default": _DEFAULT_PROBE},
                 "leaving_host": {"type": "str", "default": ""},
                 "leaving_groups": {"type": "list", "elements": "str", "default": []},
+                "packages": {"type": "str", "default": _DEFAULT_PACKAGES},
             },
             required_together=[("leaving_host", "leaving_groups")],
         )
@@ -89,7 +85,7 @@ def read_inventory(loader, task_vars, roles, arguments):
     }
     return Inventory(
         hosts=tuple(
-            _read_host(name, groups, task_vars["hostvars"], roles, loader=loader, probe_name=arguments["probe"])
+            _read_host(name, groups, task_vars["hostvars"], roles, loader=loader, arguments=arguments)
             for name in groups.get("all", ())
         ),
         groups=groups,
@@ -100,27 +96,14 @@ def read_inventory(loader, task_vars, roles, arguments):
     )
 
 
-def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
+def _read_host(name, groups, hostvars, roles, *, loader, arguments):
     """Read one host: the variables that rules need and those of ours that the operator set."""
-    raw = hostvars.raw_get(name)
-    seen = raw.get(probe_name)
-    seen = seen if isinstance(seen, Mapping) and "os" in seen else None
-    scope = {
-        **roles.defaults,
-        **raw,
-        **roles.fixed,
-        "hostvars": hostvars,
-        # Nothing is made while the inventory is judged, above all no secret.
-        "ansible_check_mode": True,
-        # What was seen in this run counts more than a fact cache.
-        "ansible_facts": {**raw.get("ansible_facts", {}), **_facts(seen)},
-    }
-    templar = template.Templar(loader=loader, variables=scope)
-    given = frozenset(key for key in raw if isinstance(key, str))
+    scope = HostScope(loader, hostvars, name, roles, arguments["probe"])
+    given = frozenset(key for key in scope.given if isinstance(key, str))
     values, failed = {}, {}
-    for variable in sorted((judge.NEEDED & scope.keys()) | (given & roles.collection.options.keys())):
+    for variable in sorted((judge.NEEDED & scope.scope.keys()) | (given & roles.collection.options.keys())):
         try:
-            values[variable] = _plain(templar.template(scope[variable]))
+            values[variable] = scope.value(variable)
         except (AnsibleError, TypeError, ValueError) as error:
             # A default may need what only the installation finds out; the operator's own values must be sound now.
             if variable in given:
@@ -132,10 +115,17 @@ def _read_host(name, groups, hostvars, roles, *, loader, probe_name):
         variables=values,
         given=given,
         failed=failed,
-        probe=Probe.from_result(seen) if seen else None,
+        probe=Probe.from_result(scope.seen) if scope.seen else None,
         authorities=read_authorities(os.path.join(folder, "ca.crt")) if folder else frozenset(),
         secrets=read_names(values.get("cluster_secrets_dir") or ""),
+        unavailable=_unavailable(scope.given.get(arguments["packages"])),
     )
+
+
+def _unavailable(result):
+    """Return what the host's apt can't install, out of the result of package_probe."""
+    found = result.get("unavailable", ()) if isinstance(result, Mapping) else ()
+    return tuple(Unavailable(str(item["package"]), str(item["reason"])) for item in found)
 
 
 def read_authorities(path):
@@ -152,79 +142,6 @@ def read_names(folder):
     if not folder or not os.path.isdir(folder):
         return frozenset()
     return frozenset(entry.name for entry in os.scandir(folder) if entry.is_file())
-
-
-class RoleFiles:
-    """The roles of this collection as they are on disk: specifications, defaults and own variables."""
-
-    def __init__(self, loader):
-        self._loader = loader
-        specs, self.defaults, self.fixed = {}, {}, {}
-        for role in sorted(os.listdir(ROLES)):
-            content = self._load(role, "meta/argument_specs.yml")
-            if content:
-                specs[role] = content["argument_specs"]
-            self.defaults.update(self._load(role, "defaults/main.yml", "defaults/main/*.yml"))
-            self.fixed.update(self._load(role, "vars/main.yml", "vars/main/*.yml"))
-        self.collection = Collection(
-            platforms=_plain(self.fixed.get("cluster_platforms", {})),
-            ports=self._ports(),
-            timings=_plain(self.fixed.get("cluster_timings", {})),
-            options=variables.merge_specs(specs),
-            roles=frozenset(specs),
-            fixed=frozenset(self.fixed),
-        )
-
-    def _ports(self):
-        """Return every port by its name as it is where the operator set none."""
-        variable = "cluster_port_"
-        chosen = {
-            name.removeprefix(variable): port for name, port in self.defaults.items() if name.startswith(variable)
-        }
-        return {**_plain(self.fixed.get("cluster_ports", {})), **chosen}
-
-    def _load(self, role, *patterns):
-        """Return the merged content of a role's files."""
-        merged = {}
-        for pattern in patterns:
-            for path in sorted(glob.glob(os.path.join(ROLES, role, pattern))):
-                content = self._loader.load_from_file(path, cache="all") or {}
-                if not isinstance(content, Mapping):
-                    raise AnsibleActionFail(f"preflight: {path} is not a mapping")
-                merged.update(_trusted(content))
-        return merged
-
-
-def _trusted(value):
-    """Let strings of the collection's own files be templates."""
-    if isinstance(value, Mapping):
-        return {key: _trusted(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_trusted(inner) for inner in value]
-    return _trust(value) if isinstance(value, str) else value
-
-
-def _plain(value):
-    """Return plain dictionaries and lists in place of the templating engine's containers."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value
-
-
-def _facts(seen):
-    """Facts that role defaults use, as far as the probe knows them."""
-    if seen is None:
-        return {}
-    return {
-        "distribution_release": seen["os"]["codename"],
-        "memtotal_mb": seen["memory_total_mib"],
-        "processor_vcpus": seen["cpus"],
-        "processor_nproc": seen["cpus"],
-        "architecture": seen["architecture"],
-        "python_version": seen["python"],
-    }
 
 
 def _first_line(error):

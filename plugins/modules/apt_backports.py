@@ -69,48 +69,20 @@ path:
   returned: always
 """
 
-import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.persistence.plugins.module_utils.apt.sources import (
-    Source,
-    has_suite,
-    parse_deb822,
-    parse_list,
-    pins,
-    render,
-    suite_beside,
-)
+from ansible_collections.holdfast.persistence.plugins.module_utils.apt import host
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
-
-APT = "/etc/apt"
-
-
-def read_sources(without: str) -> list[Source]:
-    """Return all sources of the host except those of the file `without`."""
-    sources = []
-    names = [os.path.join(APT, "sources.list"), *sorted(glob.glob(os.path.join(APT, "sources.list.d", "*")))]
-    for name in names:
-        if name != without and os.path.isfile(name):
-            with open(name, encoding="utf-8") as stream:
-                text = stream.read()
-            if name.endswith(".list"):
-                sources += parse_list(text)
-            elif name.endswith(".sources"):
-                sources += parse_deb822(text)
-    return sources
 
 
 def wishes(module: AnsibleModule) -> dict[str, str]:
     """Return the files that have to be there, by path, in the order to write them. Raises LookupError."""
     params = module.params
     suite = params["suite"] or f"{params['release']}-backports"
-    found = {params["preferences"]: pins(suite, params["packages"])} if params["packages"] else {}
-    sources = read_sources(without=params["path"])
-    if not has_suite(sources, suite):
-        found[params["path"]] = render(suite_beside(sources, params["release"], suite))
-    return found
+    return host.wishes(
+        params["release"], suite, params["packages"], source=params["path"], preferences=params["preferences"]
+    )
 
 
 def run(module: AnsibleModule) -> dict[str, object]:
@@ -137,8 +109,8 @@ def main() -> None:
             "release": {"type": "str", "required": True},
             "suite": {"type": "str"},
             "packages": {"type": "list", "elements": "str", "default": []},
-            "preferences": {"type": "path", "default": "/etc/apt/preferences.d/holdfast-backports"},
-            "path": {"type": "path", "default": "/etc/apt/sources.list.d/holdfast-backports.sources"},
+            "preferences": {"type": "path", "default": host.PREFERENCES},
+            "path": {"type": "path", "default": host.SOURCE},
         },
         supports_check_mode=True,
     )

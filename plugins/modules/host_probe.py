@@ -60,6 +60,10 @@ options:
     description: Folder of the host's certificates.
     type: path
     default: /etc/ssl/holdfast
+  initdb:
+    description: Options of C(initdb) as the role C(patroni) takes them. The host is asked for the locales that they name.
+    type: raw
+    default: []
 seealso:
   - module: holdfast.persistence.preflight
 """
@@ -142,12 +146,13 @@ filesystems:
   sample: [{path: /var/lib/etcd, mount: /, free_mib: 81920, size_mib: 102400, read_only: false}]
 postgresql_dirs:
   description:
-    - Directories that are or could be PostgreSQL's, each with V(path), V(version), V(system_identifier)
-      and whether it is V(empty).
+    - Directories that are or could be PostgreSQL's, each with V(path), V(version), V(system_identifier), whether it is V(empty),
+      the place behind symbolic links (V(real)), whether that is a file system's own folder (V(mount)), and the place of its C(pg_wal)
+      (V(wal)).
   type: list
   elements: dict
   returned: always
-  sample: [{path: /var/lib/postgresql/17/holdfast, version: "17", system_identifier: "7574563", empty: false}]
+  sample: [{path: /srv/data, version: "17", system_identifier: "7574563", empty: false, real: /srv/data, mount: false, wal: /srv/wal/lab}]
 etcd_dirs:
   description:
     - Directories of etcd, each with V(path), whether it is V(populated), whether the host is V(configured) for it,
@@ -179,6 +184,11 @@ authorities:
   type: list
   elements: str
   returned: always
+missing_locales:
+  description: Locales in O(initdb) that the host does not have.
+  type: list
+  elements: str
+  returned: always
 secrets:
   description: Names of the secrets with which C(site.yml) has set the cluster up, without their values.
   type: list
@@ -188,6 +198,7 @@ secrets:
 """
 
 import ctypes
+import locale
 import os
 import platform
 import socket
@@ -347,9 +358,25 @@ def postgresql_dirs(root, more):
             "version": read_text(os.path.join(path, "PG_VERSION")).strip(),
             "system_identifier": parse.system_identifier(read_bytes(os.path.join(path, "global/pg_control"))),
             "empty": not names(path),
+            "real": os.path.realpath(path),
+            "mount": os.path.ismount(os.path.realpath(path)),
+            "wal": os.path.realpath(f"{path}/pg_wal") if os.path.exists(f"{path}/pg_wal") else "",
         }
         for path in dict.fromkeys([*paths, *filter(os.path.isdir, more)])
     ]
+
+
+def missing_locales(wanted):
+    """Return the locales that the C library of this host does not have."""
+    before = locale.setlocale(locale.LC_ALL)
+    missing = []
+    for name in wanted:
+        try:
+            locale.setlocale(locale.LC_ALL, name)
+        except locale.Error:
+            missing.append(name)
+    locale.setlocale(locale.LC_ALL, before)
+    return missing
 
 
 def etcd_dirs(root, more, etc):
@@ -402,6 +429,8 @@ def cgroup_limit():
 
 def probe(parameters):
     """Return everything but the clock's readings."""
+    configured = patroni(parameters["etc"])
+    data_dirs = [*parameters["postgresql_data_dirs"], *filter(None, [configured["data_dir"]])]
     measured = [*parameters["paths"], *parameters["postgresql_data_dirs"], *parameters["etcd_data_dirs"]]
     return {
         "os": parse.os_release(read_text("/etc/os-release")),
@@ -415,10 +444,11 @@ def probe(parameters):
         "interfaces": interfaces(),
         "listeners": listeners(),
         "filesystems": [filesystem(path) for path in dict.fromkeys(measured)],
-        "postgresql_dirs": postgresql_dirs(parameters["postgresql_root"], parameters["postgresql_data_dirs"]),
+        "postgresql_dirs": postgresql_dirs(parameters["postgresql_root"], data_dirs),
         "etcd_dirs": etcd_dirs(parameters["etcd_root"], parameters["etcd_data_dirs"], parameters["etc"]),
         "valkey_dirs": valkey_dirs(parameters["valkey_root"], parameters["etc"]),
-        "patroni": patroni(parameters["etc"]),
+        "patroni": configured,
+        "missing_locales": missing_locales(parse.locales(parameters["initdb"])),
         "authorities": digests(read_text(os.path.join(parameters["tls_dir"], "ca.crt"))),
         "secrets": read_text(os.path.join(parameters["etc"], "holdfast/secrets")).split(),
     }
@@ -441,6 +471,7 @@ def main():
             "valkey_root": {"type": "path", "default": "/var/lib/valkey"},
             "etc": {"type": "path", "default": "/etc"},
             "tls_dir": {"type": "path", "default": "/etc/ssl/holdfast"},
+            "initdb": {"type": "raw", "default": []},
         },
         supports_check_mode=True,
     )

@@ -65,6 +65,11 @@ state:
   type: str
   returned: success
   sample: ours
+parent:
+  description: Folder in which the directory lies, empty where that does not exist.
+  type: str
+  returned: success
+  sample: /var/lib/postgresql/17
 system_identifier:
   description: Number of the database system in the directory, empty where there is none.
   type: str
@@ -153,7 +158,12 @@ def is_running(params: dict) -> bool:
 def run(params: dict) -> dict[str, object]:
     """Read and judge; return the result of the module."""
     directory = read_directory(params["path"])
-    result = {"changed": False, "system_identifier": directory.system_identifier}
+    parent = os.path.dirname(params["path"])
+    result = {
+        "changed": False,
+        "system_identifier": directory.system_identifier,
+        "parent": parent if os.path.isdir(parent) else "",
+    }
     if directory.is_empty:
         return {**result, "state": "empty"}
     if is_running(params):

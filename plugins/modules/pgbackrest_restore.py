@@ -39,6 +39,10 @@ options:
     description: PostgreSQL's data directory.
     type: path
     required: true
+  wal_dir:
+    description: Folder of the WAL, to which C(pg_wal) in O(data_dir) is a link; empty where WAL is in O(data_dir).
+    type: path
+    default: ""
   bin_dir:
     description: Folder of PostgreSQL's programs.
     type: path
@@ -132,6 +136,10 @@ primary:
   description: Whether the data directory is that of a primary, also when PostgreSQL is stopped.
   type: bool
   returned: O(step=look)
+obstacle:
+  description: Why the data directory can't be moved aside, empty where it can.
+  type: str
+  returned: O(step=look)
 kept:
   description: Data directories that restores have kept.
   type: list
@@ -152,7 +160,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.content import replace_file
 from ansible_collections.holdfast.persistence.plugins.module_utils.files.lock import locked
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import gaps, recovery, repository, steps
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import (
+    gaps,
+    recovery,
+    repository,
+    steps,
+    wal_place,
+)
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 POLL_SECONDS = 0.5
@@ -277,9 +291,10 @@ class Restore:
     def __init__(self, module: AnsibleModule) -> None:
         self._module, self._params = module, module.params
         self._postgresql = Postgresql(module)
-        self._places = steps.Places(
-            module.params["data_dir"], module.params["id"], os.path.join(module.params["spool_dir"], "archive")
-        )
+        # Behind symbolic links: a restored directory lies where the old one lay.
+        data = os.path.realpath(module.params["data_dir"])
+        self._places = steps.Places(data, module.params["id"], os.path.join(module.params["spool_dir"], "archive"))
+        self._wal_dir = os.path.normpath(module.params["wal_dir"]) if module.params["wal_dir"] else ""
         self._lock()
         self.state = self._load()
 
@@ -318,7 +333,8 @@ class Restore:
             before = sorted(glob.glob(f"{glob.escape(self._places.data)}.before-*"))
             folder = before[-1] if before else ""
         state = self._postgresql.control(folder)["Database cluster state"] if folder else ""
-        return {"changed": False, "primary": state in ("in production", "shut down"), "kept": list(self._kept())}
+        primary = state in ("in production", "shut down")
+        return {"changed": False, "primary": primary, "kept": list(self._kept()), "obstacle": self._obstacle()}
 
     def plan(self) -> dict[str, Any]:
         """Begin a restore, or continue with the same one. Raises Refusal."""
@@ -365,22 +381,32 @@ class Restore:
     def _seen(self) -> steps.Seen:
         """Return what stands here."""
         data = os.path.exists(self._places.data)
-        tablespaces = os.path.join(self._places.data, "pg_tblspc")
         return steps.Seen(
             state=self.state,
             data=data,
             aside=bool(self._places.id) and os.path.exists(self._places.aside),
             spool=os.path.exists(self._places.spool),
             running=data and self._postgresql.runs(),
-            tablespaces=os.path.isdir(tablespaces) and bool(os.listdir(tablespaces)),
+            obstacle=self._obstacle(),
+            linked=os.path.islink(self._params["data_dir"]),
             kept=self._kept(),
+        )
+
+    def _obstacle(self) -> str:
+        tablespaces = os.path.join(self._places.data, "pg_tblspc")
+        return steps.obstacle(
+            self._places.data,
+            mount=os.path.ismount(self._places.data),
+            tablespaces=os.path.isdir(tablespaces) and bool(os.listdir(tablespaces)),
+            wal=wal_place.target(self._places.data),
+            wal_dir=self._wal_dir,
         )
 
     def _do(self, action: steps.Action) -> None:
         if action.verb == steps.RENAME:
-            os.rename(action.path, action.to)
+            wal_place.rename(action.path, action.to, self._wal_dir, action.to.removeprefix(self._places.data))
         elif action.verb == steps.REMOVE:
-            shutil.rmtree(action.path)
+            wal_place.remove(action.path)
         elif action.verb == steps.MAKE:
             os.mkdir(action.path, mode=0o700)
             user = pwd.getpwnam("postgres")
@@ -402,6 +428,9 @@ class Restore:
         code, out, err = self._postgresql.pgbackrest("--log-level-console=warn", *self.state["arguments"], "restore")
         if code:
             raise Refusal(f"pgBackRest could not restore {self.state['backup']}: {out.strip()} {err.strip()}")
+        if self._wal_dir:
+            user = pwd.getpwnam("postgres")
+            wal_place.place(self._places.data, self._wal_dir, user.pw_uid, user.pw_gid)
 
 
 def main() -> None:
@@ -413,6 +442,7 @@ def main() -> None:
             "step": {"type": "str", "required": True, "choices": names},
             "stanza": {"type": "str", "required": True},
             "data_dir": {"type": "path", "required": True},
+            "wal_dir": {"type": "path", "default": ""},
             "bin_dir": {"type": "path", "required": True},
             "socket_dir": {"type": "path", "default": "/var/run/postgresql"},
             "spool_dir": {"type": "path", "default": "/var/spool/pgbackrest"},

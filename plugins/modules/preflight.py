@@ -12,8 +12,8 @@ short_description: Judge an inventory and its hosts before anything is changed
 version_added: 0.1.0
 author: The holdfast.persistence authors (@holdfast)
 description:
-  - Reads all groups, the variables that matter and what M(holdfast.persistence.host_probe) saw on each host,
-    and applies every rule.
+  - Reads all groups, the variables that matter and what M(holdfast.persistence.host_probe) and
+    M(holdfast.persistence.package_probe) saw on each host, and applies every rule.
   - Fails once, with all problems of the inventory, each with the place, what was found, what is allowed and what to do.
   - It is an action plugin that runs on the controller. Run it once a play. It changes nothing.
   - Variables that the operator did not set have the roles' defaults.
@@ -61,8 +61,13 @@ options:
     type: list
     elements: str
     default: []
+  packages:
+    description: Name of the variable in which each host's result of M(holdfast.persistence.package_probe) was registered.
+    type: str
+    default: __preflight_packages
 seealso:
   - module: holdfast.persistence.host_probe
+  - module: holdfast.persistence.package_probe
 """
 
 EXAMPLES = r"""

@@ -335,11 +335,12 @@ def describe(status: Status) -> dict[str, str]:
     return {"state": status.active_state, "enabled": status.unit_file_state}
 
 
-def expected(status: Status, plan: Plan) -> dict[str, str]:
-    """Return what a diff shows of the unit when the plan has been carried out."""
+def expected(status: Status, plan: Plan, takes_over: bool = False) -> dict[str, str]:
+    """Return what a diff shows of the unit when the plan has been carried out; takes_over, whether a new process does without a stop."""
     state, enabled = status.active_state, status.unit_file_state
+    restarted = "active (a new process has taken over)" if takes_over and status.is_up else "active (restarted)"
     for action in plan.actions:
-        state = {"start": "active", "stop": "inactive", "restart": "active (restarted)"}.get(action, state)
+        state = {"start": "active", "stop": "inactive", "restart": restarted}.get(action, state)
         state = "active (reloaded)" if action == "reload" else state
         enabled = {"enable": "enabled", "disable": "disabled"}.get(action, enabled)
     return {"state": state, "enabled": enabled}
@@ -373,10 +374,10 @@ def run(module: AnsibleModule) -> dict[str, object]:
         after = carry_out(systemd, plan, before, params["no_block"], params["restart_by"])
         if not is_queued(plan, before, after):
             write_record(wish.name, make_record(wish, after, files, record))
-    return result(plan, before, after)
+    return result(plan, before, after, takes_over=bool(params["restart_by"]))
 
 
-def result(plan: Plan, before: Status, after: Status) -> dict[str, object]:
+def result(plan: Plan, before: Status, after: Status, takes_over: bool) -> dict[str, object]:
     """Return what the module returns; a start that the unit's own conditions forbid is no change."""
     skipped = after.condition_failed and after.active_state == "inactive"
     actions = tuple(action for action in plan.actions if not (skipped and action == "start"))
@@ -387,7 +388,7 @@ def result(plan: Plan, before: Status, after: Status) -> dict[str, object]:
         "reasons": list(plan.reasons) if actions else [],
         "state": after.active_state,
         "skipped_by_condition": skipped,
-        "diff": {"before": describe(before), "after": expected(before, done)},
+        "diff": {"before": describe(before), "after": expected(before, done, takes_over)},
     }
 
 

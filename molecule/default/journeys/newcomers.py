@@ -14,10 +14,10 @@ READ_WRITE_PORT = 5000
 
 
 class Newcomers:
-    """Writes through HAProxy at the virtual address until it is left."""
+    """Writes at the virtual address until it is left, through HAProxy or another port there."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, lab: Lab, port: int = READ_WRITE_PORT) -> None:
+        self._lab, self._port = lab, port
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work)
         # When each write was acknowledged, by its number.
@@ -25,7 +25,7 @@ class Newcomers:
         self.errors: list[str] = []
 
     def __enter__(self) -> Newcomers:
-        with self._lab.sql(self._lab.vip, READ_WRITE_PORT, "orderdb") as connection:
+        with self._lab.sql(self._lab.vip, self._port, "orderdb") as connection:
             connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
             connection.execute(f"CREATE TABLE {TABLE} (number int PRIMARY KEY)")
         self._thread.start()
@@ -41,7 +41,7 @@ class Newcomers:
             number += 1
             try:
                 with self._lab.sql(
-                    self._lab.vip, READ_WRITE_PORT, "orderdb", connect_timeout=2, tcp_user_timeout=3000
+                    self._lab.vip, self._port, "orderdb", connect_timeout=2, tcp_user_timeout=3000
                 ) as connection:
                     connection.execute(f"INSERT INTO {TABLE} VALUES (%s)", (number,))
                 self.acknowledged[number] = time.time()
@@ -67,6 +67,6 @@ class Newcomers:
 
     def lost(self) -> int:
         """Return how many acknowledged rows are gone, after the end."""
-        with self._lab.sql(self._lab.vip, READ_WRITE_PORT, "orderdb") as connection:
+        with self._lab.sql(self._lab.vip, self._port, "orderdb") as connection:
             there = {number for (number,) in connection.execute(f"SELECT number FROM {TABLE}").fetchall()}
         return len(set(self.acknowledged) - there)

@@ -66,7 +66,8 @@ class Seen:
     """What stands on the host.
 
     state: how far the restore is, empty where there is none. data, aside, spool: whether these are there. running: whether
-    PostgreSQL runs in the data directory. tablespaces: whether that has any. kept: directories that restores have kept.
+    PostgreSQL runs in the data directory. obstacle: why that can't be moved aside. linked: whether its name is a symbolic link to
+    the place where it is. kept: directories that restores have kept.
     """
 
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -74,7 +75,8 @@ class Seen:
     aside: bool = False
     spool: bool = False
     running: bool = False
-    tablespaces: bool = False
+    obstacle: str = ""
+    linked: bool = False
     kept: tuple[str, ...] = ()
 
     @property
@@ -105,14 +107,34 @@ def next_actions(step: str, places: Places, seen: Seen, mark: str = "", dry: boo
     return left[step]()
 
 
+def obstacle(data: str, *, mount: bool, tablespaces: bool, wal: str, wal_dir: str) -> str:
+    """Return why a data directory can't be moved aside, an empty string where it can.
+
+    Parameters: mount, whether it is a file system's own folder; tablespaces, whether it has any; wal, the folder behind its link
+    pg_wal; wal_dir, the one that the inventory asks for.
+    """
+    if mount:
+        return (
+            f"{data} is a mount point, which can't be renamed: stop Patroni, move its content into a folder below it, and let "
+            "patroni_data_dir and Patroni's data_dir be that folder, on one host after the other"
+        )
+    if tablespaces:
+        return f"{data} has tablespaces, which this kind of restore cannot move aside"
+    if wal and not (wal_dir and wal.startswith(wal_dir)):
+        return f"pg_wal in {data} is a link to {wal}: let patroni_wal_dir lead there, so that the WAL is kept with its data"
+    return ""
+
+
 def _aside(places: Places, seen: Seen, dry: bool) -> tuple[Action, ...]:
+    # Where the name is a link, whoever fills the directory anew must find one behind it.
     if seen.aside or not seen.data:
-        return ()
+        return (Action(MAKE, places.data),) if seen.linked and seen.aside and not seen.data else ()
     if not dry:
         _refuse_running(places, seen)
-    if seen.tablespaces:
-        raise Refusal(f"{places.data} has tablespaces, which this kind of restore cannot move aside")
-    return (Action(RENAME, places.data, places.aside),)
+    if seen.obstacle:
+        raise Refusal(seen.obstacle)
+    made = (Action(MAKE, places.data),) if seen.linked else ()
+    return (Action(RENAME, places.data, places.aside), *made)
 
 
 def _restore(places: Places, seen: Seen, dry: bool) -> tuple[Action, ...]:

@@ -10,9 +10,11 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight imp
     backup,
     clock,
     controller,
+    data_dirs,
     groups,
     machine,
     network,
+    packages,
     placement,
     postgresql,
     timings,
@@ -26,7 +28,20 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
 )
 
 # In the order in which an operator repairs an inventory: groups, names, values, network, tiers, machines.
-_ROOMS = (groups, variables, controller, timings, network, placement, postgresql, backup, clock, machine)
+_ROOMS = (
+    groups,
+    variables,
+    controller,
+    timings,
+    network,
+    placement,
+    postgresql,
+    backup,
+    clock,
+    machine,
+    data_dirs,
+    packages,
+)
 RULES: tuple[Rule, ...] = tuple(value for room in _ROOMS for value in vars(room).values() if isinstance(value, Rule))
 
 # What a host that leaves may break: these look at groups and declared values, not at machines.

@@ -243,51 +243,14 @@ def disks(inventory: Inventory) -> Iterator[Problem]:
                 )
 
 
-@rule(
-    "etcd_data_dir",
-    "postgresql_data_dir",
-    "valkey_data_dir",
-    reads=("etcd_data_dir", "patroni_data_dir", "valkey_instances"),
-)
+@rule("etcd_data_dir", "valkey_data_dir", reads=("etcd_data_dir", "valkey_instances"))
 def data_directories(inventory: Inventory) -> Iterator[Problem]:
     """Refuse data directories that hold something else; nothing of ours may ever overwrite them."""
     for host, probe in inventory.probed():
-        if "postgresql" in host.groups:
-            yield from _postgresql_directory(host, probe, inventory)
         if "etcd" in host.groups:
             yield from _etcd_directories(host, probe)
         if "valkey" in host.groups:
             yield from _valkey_directories(host, probe)
-
-
-def _postgresql_directory(host: Host, probe: Probe, inventory: Inventory) -> Iterator[Problem]:
-    platform, name = inventory.platform(host), str(host.value("cluster_name", ""))
-    if platform is None or not name:
-        return
-    version = str(platform["postgresql"]["version"])
-    wanted = str(host.value("patroni_data_dir") or f"{DATA_PATHS['postgresql']}/{version}/{name}")
-    ours = probe.patroni_scope == name and probe.patroni_data_dir == wanted
-    for item in probe.postgresql_dirs:
-        if item.path == wanted and not item.empty and item.version != version:
-            found = f"data of PostgreSQL {item.version}" if item.version else "files that are not PostgreSQL's"
-            yield _foreign("postgresql_data_dir", host, item.path, found, f"PostgreSQL {version}'s data, or nothing")
-        elif item.path == wanted and not item.empty and not ours:
-            found = f"a cluster (system identifier {item.system_identifier or 'unreadable'}) that {_owner(probe)}"
-            yield _foreign("postgresql_data_dir", host, item.path, found, f"data of the cluster {name}, or nothing")
-        elif item.path != wanted and item.path.endswith(f"/{name}") and item.version and item.version != version:
-            yield _foreign(
-                "postgresql_data_dir",
-                host,
-                item.path,
-                f"the cluster {name} in PostgreSQL {item.version}, while the release has {version}",
-                f"one version of the cluster, in {wanted}",
-            )
-
-
-def _owner(probe: Probe) -> str:
-    if probe.patroni_scope:
-        return f"Patroni's configuration gives to {probe.patroni_scope} in {probe.patroni_data_dir or 'no directory'}"
-    return "no Patroni configuration on the host owns"
 
 
 def _etcd_directories(host: Host, probe: Probe) -> Iterator[Problem]:

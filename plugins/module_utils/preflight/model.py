@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.apt.availability import Unavailable
+
 KNOWN_GROUPS = ("etcd", "postgresql", "balancer", "valkey", "backup", "monitoring")
 
 # Added to an instance's port for the cluster bus (the server's default for `cluster-port`).
@@ -89,12 +91,19 @@ class Filesystem:
 
 @dataclass(frozen=True)
 class PostgresqlDir:
-    """A directory that is or could be a PostgreSQL data directory; version is empty without PG_VERSION."""
+    """A directory that is or could be a PostgreSQL data directory; version is empty without PG_VERSION.
+
+    real is the place behind symbolic links, wal that of its pg_wal, empty where there is none; mount tells whether real is a file
+    system's own folder.
+    """
 
     path: str
     version: str
     system_identifier: str
     empty: bool
+    real: str = ""
+    mount: bool = False
+    wal: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,7 @@ class Probe:
     patroni_real_dir: str = ""
     authorities: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
+    missing_locales: tuple[str, ...] = ()
 
     @classmethod
     def from_result(cls, result: Mapping[str, Any]) -> Probe:
@@ -161,6 +171,7 @@ class Probe:
             patroni_real_dir=result["patroni"]["real_dir"],
             authorities=frozenset(result["authorities"]),
             secrets=frozenset(result["secrets"]),
+            missing_locales=tuple(result["missing_locales"]),
         )
 
 
@@ -170,7 +181,7 @@ class Host:
 
     given holds the names of the variables that the operator set; failed maps variables that can't be evaluated
     to the reason. authorities are the digests of the certificates in ca.crt of the controller's folder, secrets the names
-    in its folder of secrets.
+    in its folder of secrets; unavailable are the packages that the host needs and can't get.
     """
 
     name: str
@@ -181,6 +192,7 @@ class Host:
     probe: Probe | None = None
     authorities: frozenset[str] = frozenset()
     secrets: frozenset[str] = frozenset()
+    unavailable: tuple[Unavailable, ...] = ()
 
     def value(self, name: str, default: Any = None) -> Any:
         """Return a variable's value, or default where it is unset or could not be evaluated."""

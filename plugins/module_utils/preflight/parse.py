@@ -136,3 +136,15 @@ def valkey(text: str) -> dict[str, Any]:
 def system_identifier(control: bytes) -> str:
     """Return the system identifier out of global/pg_control, whose first field it is (catalog/pg_control.h)."""
     return str(struct.unpack_from("=Q", control)[0]) if len(control) >= 8 else ""
+
+
+def locales(initdb: Any) -> list[str]:
+    """Return the names of the C library's locales in options of initdb, each once; what is no list of options has none.
+
+    initdb takes `locale` and one option a category, such as `lc-collate` (initdb(1)); `icu-locale` and the like are not the C library's.
+    """
+    found: list[str] = []
+    for option in initdb if isinstance(initdb, list) else []:
+        if isinstance(option, dict):
+            found += [str(value) for key, value in option.items() if re.fullmatch(r"locale|lc[-_][a-z]+", str(key))]
+    return list(dict.fromkeys(name for name in found if name))

@@ -10,15 +10,17 @@ method, a copy of the primary.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 
 import psycopg2
 import psycopg2.extras
-from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import repository
+from ansible_collections.holdfast.persistence.plugins.module_utils.pgbackrest import repository, wal_place
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
+SETTINGS = "/etc/holdfast/pgbackrest-replica.json"
 INFO_SECONDS = 60
 
 
@@ -64,7 +66,17 @@ def main() -> int:
         return 1
     os.makedirs(options.datadir, mode=0o700, exist_ok=True)
     command = ["pgbackrest", f"--stanza={options.scope}", f"--pg1-path={options.datadir}", "--type=standby", "restore"]
-    return 1 if subprocess.run(command, check=False).returncode else 0
+    if subprocess.run(command, check=False).returncode:
+        return 1
+    with open(SETTINGS, encoding="utf-8") as stream:
+        wal_dir = json.load(stream)["wal_dir"]
+    try:
+        if wal_dir:
+            wal_place.place(options.datadir, wal_dir)
+    except (Refusal, OSError) as error:
+        print(f"pgbackrest-replica: no place for WAL: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

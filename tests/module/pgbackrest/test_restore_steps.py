@@ -53,3 +53,28 @@ def test_a_directory_that_was_not_filled_to_its_end_is_nothing_yet(tmp_path: Pat
     (tmp_path / "17/PG_VERSION").write_text("17\n")
     found = run_module("pgbackrest_restore", look(tmp_path, 60))
     assert (found["primary"], found["kept"]) == (False, [])
+
+
+def test_what_cannot_be_moved_aside_is_told_by_a_look(tmp_path: Path) -> None:
+    wal = tmp_path / "wal/lab"
+    (tmp_path / "17").mkdir()
+    (tmp_path / "17/pg_wal").symlink_to(wal)
+    options = look(tmp_path, 60)
+    assert f"is a link to {wal}" in run_module("pgbackrest_restore", options)["obstacle"]
+    assert run_module("pgbackrest_restore", {**options, "wal_dir": str(wal)})["obstacle"] == ""
+    mounted = run_module("pgbackrest_restore", {**options, "data_dir": "/dev/shm"})
+    assert mounted["obstacle"].startswith("/dev/shm is a mount point")
+
+
+def test_data_goes_aside_with_its_wal_and_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "disk/17").mkdir(parents=True)
+    (tmp_path / "wal/lab").mkdir(parents=True)
+    (tmp_path / "wal/lab/000000010000000000000001").write_text("old")
+    (tmp_path / "disk/17/pg_wal").symlink_to(tmp_path / "wal/lab")
+    options = {**look(tmp_path / "disk", 60), "wal_dir": str(tmp_path / "wal/lab"), "id": "1", "step": "aside"}
+    assert run_module("pgbackrest_restore", options)["changed"]
+    assert not run_module("pgbackrest_restore", options)["changed"]
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["17.before-1"]
+    assert (tmp_path / "disk/17.before-1/pg_wal/000000010000000000000001").read_text() == "old"
+    assert run_module("pgbackrest_restore", {**options, "step": "back"})["changed"]
+    assert (tmp_path / "disk/17/pg_wal").resolve() == tmp_path / "wal/lab"

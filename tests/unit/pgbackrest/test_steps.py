@@ -28,6 +28,7 @@ class Host:
     folders: dict[str, str] = field(default_factory=lambda: {PLACES.data: "old", PLACES.spool: "old WAL"})
     running: str = ""
     state: dict[str, Any] = field(default_factory=lambda: {"wish": WISH, "reached": steps.PLANNED})
+    linked: bool = False
     left: int = 10_000
 
     def seen(self) -> steps.Seen:
@@ -37,6 +38,7 @@ class Host:
             aside=PLACES.aside in self.folders,
             spool=PLACES.spool in self.folders,
             running=bool(self.running) and self.running == PLACES.data,
+            linked=self.linked,
             kept=tuple(sorted(path for path in self.folders if path.startswith(f"{PLACES.data}."))),
         )
 
@@ -105,18 +107,18 @@ def test_a_restore_ends_with_the_old_data_kept():
     assert host.folders == {PLACES.data: "recovered"}
 
 
-@given(st.lists(st.integers(0, 12), max_size=6))
-def test_killed_between_any_two_actions_the_next_run_ends_the_same(kills):
-    host, other = Host(), Host()
+@given(st.booleans(), st.lists(st.integers(0, 12), max_size=6))
+def test_killed_between_any_two_actions_the_next_run_ends_the_same(linked, kills):
+    host, other = Host(linked=linked), Host()
     run(host, FORWARD, kills)
     run(other, FORWARD, [])
     assert (host.folders, host.state, host.running) == (other.folders, other.state, other.running)
     assert not any(host.step(name) for name in FORWARD[:3]), "a second run has nothing to do"
 
 
-@given(st.integers(0, 8), st.lists(st.integers(0, 4), max_size=4))
-def test_it_goes_back_from_wherever_it_was_killed(forward, kills):
-    host = Host()
+@given(st.booleans(), st.integers(0, 8), st.lists(st.integers(0, 4), max_size=4))
+def test_it_goes_back_from_wherever_it_was_killed(linked, forward, kills):
+    host = Host(linked=linked)
     host.left = forward
     try:
         for name in FORWARD[:3]:
@@ -132,7 +134,7 @@ def test_it_goes_back_from_wherever_it_was_killed(forward, kills):
     ("step", "seen", "words"),
     [
         ("aside", steps.Seen(data=True, running=True), "PostgreSQL runs in /data/17: stop Patroni first"),
-        ("aside", steps.Seen(data=True, tablespaces=True), "has tablespaces"),
+        ("aside", steps.Seen(data=True, obstacle="/data/17 is a mount point"), "is a mount point"),
         ("restore", steps.Seen(state={"reached": "planned"}, data=True), "before-20260131T120000Z is not there"),
         ("restore", steps.Seen(), "no restore is planned on this host"),
         ("back", steps.Seen(state={"reached": "leading"}, data=True, aside=True, running=True), "stop Patroni first"),
@@ -179,3 +181,26 @@ def test_a_target_that_was_not_reached_is_explained():
     assert "restore_action=back" in told and "restore_label" in told
     assert "line 29" in told and "line 3 " not in told
     assert "restore_label" not in steps.why_stopped("FATAL: something else")
+
+
+@given(st.lists(st.integers(0, 2), max_size=3))
+def test_a_replica_whose_directory_is_a_link_finds_an_empty_one_behind_it(kills):
+    host = Host(linked=True, state={})
+    run(host, ("aside",), kills)
+    assert host.folders == {PLACES.data: "empty", PLACES.aside: "old", PLACES.spool: "old WAL"}
+    assert not host.step("aside")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"mount": True}, "/data/17 is a mount point, which can't be renamed"),
+        ({"tablespaces": True}, "has tablespaces"),
+        ({"wal": "/wal/17"}, "pg_wal in /data/17 is a link to /wal/17: let patroni_wal_dir lead there"),
+        ({"wal": "/wal/17", "wal_dir": "/other/orders"}, "let patroni_wal_dir lead there"),
+    ],
+)
+def test_what_cannot_be_moved_aside_is_known_beforehand(fault, words):
+    sound = {"mount": False, "tablespaces": False, "wal": "/wal/orders", "wal_dir": "/wal/orders"}
+    assert steps.obstacle("/data/17", **sound) == ""
+    assert words in steps.obstacle("/data/17", **{**sound, "wal_dir": "", **fault})

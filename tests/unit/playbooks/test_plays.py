@@ -56,6 +56,11 @@ def test_plays_go_in_lock_step(play: Play, path: Path) -> None:
     assert play["strategy"] == "ansible.builtin.linear"
 
 
+def test_a_host_that_fails_in_the_first_tier_stops_the_run_for_all() -> None:
+    (play,) = plays(ROOT / "playbooks/tiers/host.yml")
+    assert play["any_errors_fatal"] is True
+
+
 @pytest.mark.parametrize(("play", "path"), PLAYS)
 def test_plays_that_run_on_hosts_escalate(play: Play, path: Path) -> None:
     assert not any(map(runs_on_hosts, tasks_of(play, path))) or play.get("become") is True

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.holdfast.persistence.plugins.action.preflight import RoleFiles
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     Collection,
@@ -17,6 +16,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Inventory,
     Probe,
 )
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
 
 # Options as the roles specify them, kept here so that a change of a role doesn't change what a rule is tested on.
 OPTIONS: dict[str, Any] = {
@@ -35,6 +35,7 @@ OPTIONS: dict[str, Any] = {
     "patroni_host_parameters": {"type": "dict"},
     "patroni_memory": {"type": "int"},
     "patroni_data_dir": {"type": "path"},
+    "patroni_wal_dir": {"type": "str"},
     "etcd_data_dir": {"type": "path"},
     "patroni_users": {
         "type": "list",

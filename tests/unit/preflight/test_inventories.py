@@ -19,7 +19,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
-ARGUMENTS = {"extra_groups": [], "extra_variables": [], "free_mib": 2048, "probe": "__preflight_probe"}
+ARGUMENTS = {
+    "extra_groups": [],
+    "extra_variables": [],
+    "free_mib": 2048,
+    "probe": "__preflight_probe",
+    "packages": "__preflight_packages",
+}
 
 
 def plausible(address: str) -> dict:
@@ -46,6 +52,7 @@ def plausible(address: str) -> dict:
         "patroni": {"scope": "", "data_dir": "", "real_dir": ""},
         "authorities": [],
         "secrets": [],
+        "missing_locales": [],
     }
 
 

@@ -24,6 +24,8 @@ all:
     cluster_valkey_admin_password: "{{ missing_vault_entry }}"
     cluster_nmae: orders
     patroni_timing: fastest
+    # What this machine's apt has is asked below, where that is what is tested.
+    preflight_skip_rules: [package_unavailable]
     valkey_instances: [{port: 7001}, {port: 7001}]
   children:
     etcd:
@@ -105,7 +107,9 @@ def test_check_mode_says_the_same_and_without_details_the_list_stands_alone(run)
 
 
 def test_accepted_rules_no_longer_fail(run):
-    skipped = json.dumps({"preflight_skip_rules": sorted(EXPECTED), "preflight_details": True})
+    skipped = json.dumps(
+        {"preflight_skip_rules": sorted({*EXPECTED, "package_unavailable"}), "preflight_details": True}
+    )
     _code, report, _text = run(BAD_INVENTORY, "-e", skipped)
     result = judgement(report)
     assert {problem["rule"] for problem in result["accepted"]} == EXPECTED
@@ -135,6 +139,7 @@ all:
     ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
     ansible_become: false
     ansible_remote_tmp: "{tmp_path}/tmp"
+    preflight_skip_rules: [package_unavailable]
 valkey:
   hosts:
     node1:
@@ -154,3 +159,26 @@ valkey:
         if "clock" in entry["hosts"].get("node2", {})
     )
     assert bounds["low"] <= 5 <= bounds["high"]
+
+
+def test_a_package_that_no_source_has_is_named_before_anything_changes(run, tmp_path):
+    """Asked of this machine's own apt, whose lists stay as they are."""
+    inventory = f"""
+all:
+  vars:
+    ansible_connection: local
+    ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
+    ansible_become: false
+    ansible_remote_tmp: "{tmp_path}/tmp"
+    host_packages_extra: [holdfast-no-such-package]
+valkey: {{hosts: {{node1: {{}}}}}}
+"""
+    lists = sorted((entry.name, entry.stat().st_mtime) for entry in os.scandir("/var/lib/apt/lists"))
+    code, report, _text = run(inventory, "--check", "-e", "preflight_details=true")
+    (problem,) = (item for item in judgement(report)["problems"] if item["rule"] == "package_unavailable")
+    assert code != 0
+    assert problem["where"] == "node1/package holdfast-no-such-package"
+    assert problem["found"].startswith("no such package in the package sources of Debian")
+    assert problem["remedy"] == "correct host_packages_extra, or add a package source that has it"
+    assert {host["changed"] for host in report["stats"].values()} == {0}
+    assert sorted((entry.name, entry.stat().st_mtime) for entry in os.scandir("/var/lib/apt/lists")) == lists

@@ -118,7 +118,23 @@ def parameters(tree):
         "valkey_root": f"{tree}/valkey",
         "etc": f"{tree}/etc",
         "tls_dir": f"{tree}/etc/ssl/holdfast",
+        "initdb": [{"locale": "xx_XX.UTF-8"}],
     }
+
+
+def alone(path):
+    """What is said of a directory that is neither linked nor mounted and has no WAL."""
+    return {"real": path, "mount": False, "wal": ""}
+
+
+def test_a_link_and_the_place_of_wal_are_seen(tree):
+    data = pathlib.Path(tree) / "postgresql/17/orders"
+    (pathlib.Path(tree) / "disk/orders").mkdir(parents=True)
+    (data / "pg_wal").symlink_to(pathlib.Path(tree) / "disk/orders")
+    link = pathlib.Path(tree) / "link"
+    link.symlink_to(data)
+    (found,) = host_probe.postgresql_dirs(f"{tree}/none", [str(link)])
+    assert (found["real"], found["wal"]) == (str(data), f"{tree}/disk/orders")
 
 
 def test_data_directories_are_told_apart(tree, parameters):
@@ -129,9 +145,16 @@ def test_data_directories_are_told_apart(tree, parameters):
             "version": "17",
             "system_identifier": "7574563210987654321",
             "empty": False,
+            **alone(f"{tree}/postgresql/17/orders"),
         },
-        {"path": f"{tree}/postgresql/17/spare", "version": "", "system_identifier": "", "empty": True},
-        {"path": f"{tree}/etcd", "version": "", "system_identifier": "", "empty": False},
+        {
+            "path": f"{tree}/postgresql/17/spare",
+            "version": "",
+            "system_identifier": "",
+            "empty": True,
+            **alone(f"{tree}/postgresql/17/spare"),
+        },
+        {"path": f"{tree}/etcd", "version": "", "system_identifier": "", "empty": False, **alone(f"{tree}/etcd")},
     ]
     assert [tuple(item.values()) for item in seen["etcd_dirs"]] == [
         (f"{tree}/etcd/orders", True, True, "orders"),
@@ -180,3 +203,15 @@ def test_debians_own_etcd_directory_counts_as_configured(tmp_path):
     (tmp_path / "etcd/default/member/wal").mkdir(parents=True)
     (found,) = host_probe.etcd_dirs(f"{tmp_path}/etcd", [], f"{tmp_path}/etc")
     assert (found["populated"], found["configured"], found["owner"]) == (True, True, "")
+
+
+def test_locales_of_initdb_are_those_of_the_c_library():
+    options = ["data-checksums", {"encoding": "UTF8"}, {"locale": "C.UTF-8"}, {"lc-collate": "de_DE.UTF-8"}]
+    assert parse.locales([*options, {"icu-locale": "und"}, {"lc_ctype": "C.UTF-8"}]) == ["C.UTF-8", "de_DE.UTF-8"]
+    assert parse.locales("C.UTF-8") == parse.locales(None) == []
+
+
+def test_a_locale_is_asked_of_the_c_library_and_nothing_is_left_set():
+    before = host_probe.locale.setlocale(host_probe.locale.LC_ALL)
+    assert host_probe.missing_locales(["C.UTF-8", "C", "xx_XX.UTF-8"]) == ["xx_XX.UTF-8"]
+    assert host_probe.locale.setlocale(host_probe.locale.LC_ALL) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.holdfast.persistence.plugins.module_utils.apt.availability import Unavailable
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import (
     Filesystem,
@@ -648,3 +649,97 @@ def test_balancers_have_the_same_ports(sample):
     alike = sample.variables(cluster_port_pgbouncer=6432)
     assert "cluster_wide" not in alike.rules()
     assert "cluster_wide" in alike.variables("node1", cluster_port_pgbouncer=6433).rules()
+
+
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("package", "remedy"),
+        [
+            ("rclone", "take backup_offsite out until the release has it, or add"),
+            ("keepalived", "leave cluster_vip out, or add"),
+            ("chrony", "set host_time_sync to false"),
+            ("nftables", "set host_firewall to false"),
+            ("patroni", "add a package source that has it, or use another release"),
+            ("htop", "correct host_packages_extra"),
+        ],
+    )
+    def test_a_package_that_cannot_be_had_has_a_remedy_of_its_own(self, sample, package, remedy):
+        broken = sample.variables(host_packages_extra=["htop"]).host("node2", unavailable=(Unavailable(package),))
+        problem = broken.only("package_unavailable")
+        assert problem.where == f"node2/package {package}"
+        assert problem.found == "no such package in the package sources of Debian GNU/Linux 13 (trixie)"
+        assert problem.remedy.startswith(remedy)
+
+    def test_hosts_that_lack_the_same_are_named_together(self, sample):
+        broken = sample.host("node1", unavailable=(Unavailable("patroni"),)).host(
+            "node3", unavailable=(Unavailable("patroni"),)
+        )
+        assert broken.only("package_unavailable").hosts == ("node1", "node3")
+
+    def test_lists_that_did_not_come_and_packages_that_do_not_fit_are_told(self, sample):
+        unreached = sample.host("node1", unavailable=(Unavailable("zstd", "Could not connect"),))
+        assert "(apt-get update says: Could not connect)" in unreached.only("package_unavailable").found
+        unfit = sample.host("node1", unavailable=(Unavailable("", "a : Depends: b"),)).only("package_unavailable")
+        assert (unfit.subject, unfit.found.endswith("refuses to install together: a : Depends: b")) == (
+            "packages",
+            True,
+        )
+
+
+class TestDataDirectory:
+    WANTED = "/var/lib/postgresql/17/orders"
+
+    def running(self, sample, *more, **configured):
+        """A host whose cluster runs in the directory that the inventory asks for, and what else is there."""
+        known = PostgresqlDir(self.WANTED, "17", "75", empty=False, real=self.WANTED)
+        seen = {"patroni_scope": "orders", "patroni_data_dir": self.WANTED, "postgresql_dirs": (known, *more)}
+        return sample.probe("node1", **{**seen, **configured})
+
+    def test_another_directory_for_a_running_cluster_is_refused(self, sample):
+        moved = self.running(sample).variables("node1", patroni_data_dir="/srv/new")
+        problem = moved.only("postgresql_data_dir_moved")
+        assert problem.where == "node1/patroni_data_dir"
+        assert problem.found == f"/srv/new, while the cluster's data is in {self.WANTED}"
+        assert problem.remedy.startswith(f"set patroni_data_dir to {self.WANTED}")
+
+    def test_another_name_of_the_same_directory_is_fine(self, sample):
+        link = PostgresqlDir("/srv/link", "17", "75", empty=False, real=self.WANTED)
+        same = self.running(sample, link).variables("node1", patroni_data_dir="/srv/link")
+        assert "postgresql_data_dir_moved" not in same.rules()
+        assert self.running(sample).variables("node1", patroni_data_dir=f"{self.WANTED}/").rules() == []
+
+    def test_a_host_of_which_the_data_is_gone_may_get_another_directory(self, sample):
+        gone = self.running(sample, postgresql_dirs=()).variables("node1", patroni_data_dir="/srv/new")
+        assert gone.rules() == []
+
+    def test_a_mount_point_is_refused_before_there_is_data_and_mentioned_afterwards(self, sample):
+        fresh = PostgresqlDir(self.WANTED, "", "", empty=False, real="/srv/disk", mount=True)
+        problem = sample.probe("node1", postgresql_dirs=(fresh,)).only("postgresql_data_dir_mount")
+        assert (problem.warning, problem.found) == (False, "a mount point (behind a symbolic link to /srv/disk)")
+        assert sample.probe("node1", postgresql_dirs=(fresh,)).rules() == ["postgresql_data_dir_mount"]
+        lived_in = PostgresqlDir(self.WANTED, "17", "75", empty=False, real=self.WANTED, mount=True)
+        assert self.running(sample, postgresql_dirs=(lived_in,)).only("postgresql_data_dir_mount").warning
+
+    def test_a_locale_that_a_host_lacks(self, sample):
+        problem = sample.probe("node2", missing_locales=("de_DE.UTF-8",)).only("locale_missing")
+        assert problem.where == "node2/patroni_initdb"
+        assert problem.found == "the locale de_DE.UTF-8, which the host does not have"
+
+    @pytest.mark.parametrize("folder", ["wal", "/var/lib/postgresql/17/orders/wal", "/var/lib/postgresql", WANTED])
+    def test_wal_lies_neither_in_the_data_nor_above_it(self, sample, folder):
+        assert not sample.variables(patroni_wal_dir=folder).only("postgresql_wal_dir").warning
+        assert sample.variables(patroni_wal_dir="/srv/wal").rules() == []
+
+    @pytest.mark.parametrize(
+        ("declared", "there", "mentioned"),
+        [
+            ("", "/var/lib/postgresql/17/orders/pg_wal", False),
+            ("/srv/wal", "/srv/wal/orders", False),
+            ("/srv/wal", "/var/lib/postgresql/17/orders/pg_wal", True),
+            ("", "/srv/wal/orders", True),
+        ],
+    )
+    def test_a_member_whose_wal_is_elsewhere_is_mentioned(self, sample, declared, there, mentioned):
+        data = PostgresqlDir(self.WANTED, "17", "75", empty=False, real=self.WANTED, wal=there)
+        verdict = self.running(sample, postgresql_dirs=(data,)).variables(patroni_wal_dir=declared).verdict()
+        assert [item.rule for item in verdict.warnings] == ["postgresql_wal_dir"] * mentioned
