@@ -56,6 +56,13 @@ EXAMPLES = r"""
     login_db: orderdb
     mapping: postgresql
     archive: actors
+
+- name: Say what the journal is, without an archive
+  holdfast.persistence.akka_export:
+    login_db: orderdb
+    mapping: postgresql
+    archive: actors
+  check_mode: true
 """
 
 RETURN = r"""

@@ -58,6 +58,13 @@ EXAMPLES = r"""
     login_db: orderdb_copy
     mapping: postgresql
     archive: actors
+
+- name: Leave actors alone that the other database has already
+  holdfast.persistence.akka_import:
+    login_db: orderdb_copy
+    mapping: postgresql
+    archive: actors
+    on_conflict: skip
 """
 
 RETURN = r"""

@@ -67,6 +67,7 @@ path:
   description: File of the source; empty where another file has the suite already.
   type: str
   returned: always
+  sample: /etc/apt/sources.list.d/holdfast-backports.sources
 """
 
 import os

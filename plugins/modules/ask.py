@@ -50,6 +50,13 @@ EXAMPLES = r"""
     candidates:
       url: [https://198.18.7.11:8008, https://198.18.7.12:8008]
   run_once: true
+
+- name: Show every host's status, also where a host is down
+  holdfast.persistence.ask:
+    module: holdfast.persistence.host_status
+    options:
+      units: [patroni.service]
+  register: status
 """
 
 RETURN = r"""
@@ -62,6 +69,7 @@ result:
   description: What the module returned, empty when no candidate answered.
   type: dict
   returned: always
+  sample: {scope: orders, leader: node1, timeline: 1, paused: false, pending_restart: [], unmet: []}
 errors:
   description: Why the candidates before failed.
   type: list

@@ -62,24 +62,48 @@ summary:
   type: list
   elements: dict
   returned: success
+  sample:
+    - engine: postgresql
+      count: 7
+      good: {engine: postgresql, kind: full, label: 20261126-041243F, repository: main, start: '2026-11-26T04:12:43.000Z',
+            end: '2026-11-26T04:13:05.000Z', bytes: 4194304, position: {lsn: 0/3000100, timeline: 1}, good: true, proved: null}
+      proved: null
 repositories:
   description: By name, why a place can't be read; empty where it can.
   type: dict
   returned: success
+  sample: {main: "", offsite: ""}
 jobs:
   description: Declared jobs with their last result and the time of their next run in seconds since 1970.
   type: list
   elements: dict
   returned: success
+  sample:
+    - name: full
+      kind: pgbackrest
+      calendar: Sun 01:30
+      since: 1795651200.0
+      scheduled: true
+      next: 1796002200.0
+      last: {state: done, ok: true, end: "2026-11-26T04:13:05.000Z", message: made 20261126-041243F}
+      due: null
 findings:
   description: What is not as it should be.
   type: list
   elements: dict
   returned: success
+  sample:
+    - rule: backup_unproved
+      severity: critical
+      where: postgresql
+      found: no backup was ever proved by a restore
+      allowed: a proof in the last 8 d
+      remedy: Run restore_drill.yml and see what it says.
 metrics:
   description: Text in Prometheus's format.
   type: str
   returned: when O(metrics) is true
+  sample: "holdfast_backup_good_count{engine=\"postgresql\"} 7\n"
 """
 
 from ansible.module_utils.basic import AnsibleModule

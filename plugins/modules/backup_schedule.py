@@ -118,6 +118,12 @@ EXAMPLES = r"""
         kind: pgbackrest
         calendar: Mon..Sat 01:30
         options: {type: diff}
+
+- name: Say which timers would change
+  holdfast.persistence.backup_schedule:
+    jobs: "{{ backup_jobs }}"
+  check_mode: true
+  diff: true
 """
 
 RETURN = r"""
@@ -126,16 +132,19 @@ added:
   type: list
   elements: str
   returned: success
+  sample: [differential]
 changed_jobs:
   description: Jobs whose units differed or did not run.
   type: list
   elements: str
   returned: success
+  sample: [full]
 removed:
   description: Jobs whose units were removed.
   type: list
   elements: str
   returned: success
+  sample: [hourly]
 """
 
 import contextlib

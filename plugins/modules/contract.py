@@ -40,6 +40,12 @@ EXAMPLES = r"""
     playbook: switchover
   register: contract
   run_once: true
+
+- name: Ask what a restore would be given
+  holdfast.persistence.contract:
+    playbook: restore_valkey
+  register: contract
+  run_once: true
 """
 
 RETURN = r"""

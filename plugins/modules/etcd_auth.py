@@ -90,6 +90,16 @@ EXAMPLES = r"""
         permissions:
           - prefix: /service/example/
   run_once: true
+
+- name: Give root a new password, as long as the old one still holds somewhere
+  holdfast.persistence.etcd_auth:
+    endpoints: [https://192.0.2.11:2379, https://192.0.2.12:2379, https://192.0.2.13:2379]
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/etcd-client.pem
+    root_password: "{{ vault_etcd_root_password }}"
+    previous_root_passwords: ["{{ vault_etcd_previous_root_password }}"]
+    users: []
+  run_once: true
 """
 
 RETURN = r"""

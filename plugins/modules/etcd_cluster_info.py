@@ -57,6 +57,17 @@ EXAMPLES = r"""
     password: "{{ vault_etcd_root_password }}"
     fail_on: warning
   run_once: true
+
+- name: Wait until all declared members vote
+  holdfast.persistence.etcd_cluster_info:
+    endpoints: [https://192.0.2.11:2379, https://192.0.2.12:2379, https://192.0.2.13:2379]
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/etcd-client.pem
+    username: root
+    password: "{{ vault_etcd_root_password }}"
+    declared_members: [node1, node2, node3]
+    patience: 30
+  run_once: true
 """
 
 RETURN = r"""
@@ -68,11 +79,41 @@ cluster:
       and C(db_size_in_use) in bytes, C(errors); it is null where a member did not answer.
   type: dict
   returned: where a member answers
+  sample:
+    leader: node1
+    quorum: 2
+    margin: 1
+    auth_enabled: true
+    alarms: []
+    members:
+      - name: node1
+        member_id: 8e9e05c52164694d
+        peer_urls: ["https://192.0.2.11:2380"]
+        client_urls: ["https://192.0.2.11:2379"]
+        is_learner: false
+        error: ""
+        status:
+          version: 3.5.16
+          leader: 8e9e05c52164694d
+          raft_term: 2
+          raft_index: 8
+          applied_index: 8
+          revision: 1
+          db_size: 20480
+          db_size_in_use: 16384
+          errors: []
 findings:
   description: Every broken rule with C(rule), C(severity), C(where), C(found), C(allowed), C(remedy).
   type: list
   elements: dict
   returned: always
+  sample:
+    - rule: etcd_auth_off
+      severity: warning
+      where: etcd
+      found: authentication is off
+      allowed: "on"
+      remedy: Run site.yml, which declares the users and turns it on.
 """
 
 from typing import Any

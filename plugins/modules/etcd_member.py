@@ -72,6 +72,18 @@ EXAMPLES = r"""
     username: root
     password: "{{ vault_etcd_root_password }}"
   register: joined
+
+- name: Take a lost member out
+  holdfast.persistence.etcd_member:
+    name: node3
+    peer_url: https://192.0.2.13:2380
+    state: absent
+    endpoints: [https://192.0.2.11:2379, https://192.0.2.12:2379, https://192.0.2.13:2379]
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/etcd-client.pem
+    username: root
+    password: "{{ vault_etcd_root_password }}"
+  run_once: true
 """
 
 RETURN = r"""
@@ -79,6 +91,7 @@ cluster_found:
   description: Whether a member of a cluster answered.
   type: bool
   returned: success
+  sample: true
 steps:
   description: What was done, in its order; in check mode what would be done.
   type: list
@@ -89,12 +102,14 @@ voting:
   description: Whether the member counts for the quorum.
   type: bool
   returned: success
+  sample: false
 starts_as:
   description:
     - What C(ETCD_INITIAL_CLUSTER) has to be for the member's first start in the cluster, with C(ETCD_INITIAL_CLUSTER_STATE=existing).
     - Empty where its server needs none, as it has data, or belongs to a cluster that is just made.
   type: str
   returned: success
+  sample: "node1=https://192.0.2.11:2380,node2=https://192.0.2.12:2380,node3=https://192.0.2.13:2380,node4=https://192.0.2.14:2380"
 """
 
 import os

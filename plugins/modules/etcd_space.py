@@ -46,6 +46,16 @@ EXAMPLES = r"""
     username: root
     password: "{{ vault_etcd_root_password }}"
   run_once: true
+
+- name: Say what would be done
+  holdfast.persistence.etcd_space:
+    endpoints: [https://192.0.2.11:2379, https://192.0.2.12:2379, https://192.0.2.13:2379]
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/etcd-client.pem
+    username: root
+    password: "{{ vault_etcd_root_password }}"
+  run_once: true
+  check_mode: true
 """
 
 RETURN = r"""
@@ -59,6 +69,7 @@ sizes:
   description: Bytes of each member's database, by its name, as they are now.
   type: dict
   returned: success
+  sample: {node1: 20480, node2: 20480, node3: 20480}
 """
 
 import dataclasses

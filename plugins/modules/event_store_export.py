@@ -88,6 +88,12 @@ EXAMPLES = r"""
     archive: orders-january
     since: '2026-01-01T00:00:00Z'
     until: '2026-02-01T00:00:00Z'
+
+- name: Say what the store is, without an archive
+  holdfast.persistence.event_store_export:
+    login_db: orderdb
+    archive: orders
+  check_mode: true
 """
 
 RETURN = r"""

@@ -67,6 +67,12 @@ EXAMPLES = r"""
   holdfast.persistence.event_store_import:
     login_db: orderdb
     archive: orders-january
+
+- name: Say what an import would do
+  holdfast.persistence.event_store_import:
+    login_db: orderdb
+    archive: orders-january
+  check_mode: true
 """
 
 RETURN = r"""

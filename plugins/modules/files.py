@@ -72,6 +72,15 @@ EXAMPLES = r"""
         content: "{{ lookup('ansible.builtin.template', 'example.conf.j2') }}"
         owner: example
         mode: "0640"
+
+- name: Write a file that nobody else may read, and show no line of it
+  holdfast.persistence.files:
+    files:
+      - path: /etc/example/password
+        content: "{{ vault_example_password }}\n"
+        owner: example
+        mode: "0600"
+        sensitive: true
 """
 
 RETURN = r"""

@@ -40,6 +40,10 @@ EXAMPLES = r"""
 - name: Read the routes
   holdfast.persistence.haproxy_info:
   become: true
+
+- name: Fail where no server of the primary's route is up
+  ansible.builtin.assert:
+    that: haproxy.backends.read_write_members.servers | selectattr('up') | length > 0
 """
 
 RETURN = r"""
@@ -47,6 +51,7 @@ error:
   description: Why HAProxy did not answer, empty when it did.
   type: str
   returned: success
+  sample: "/run/haproxy/admin.sock: No such file or directory"
 frontends:
   description: Front ends by name, with their number of sessions.
   type: dict

@@ -72,6 +72,12 @@ EXAMPLES = r"""
 - name: Look at the host
   holdfast.persistence.host_probe:
   register: probe
+
+- name: Measure the file systems of data directories that lie elsewhere
+  holdfast.persistence.host_probe:
+    postgresql_data_dirs: [/srv/postgresql/orders]
+    etcd_data_dirs: [/srv/etcd/orders]
+  register: probe
 """
 
 RETURN = r"""
@@ -109,6 +115,7 @@ systemd:
   description: Whether systemd is process 1.
   type: bool
   returned: always
+  sample: true
 container:
   description: Kind of container the host is, empty for a machine.
   type: str
@@ -184,11 +191,13 @@ authorities:
   type: list
   elements: str
   returned: always
+  sample: [7ea24e0b9486ad28997e5d3731b8b80603bff9e4b48fb0b6421adc6312e95c20]
 missing_locales:
   description: Locales in O(initdb) that the host does not have.
   type: list
   elements: str
   returned: always
+  sample: [de_DE.UTF-8]
 secrets:
   description: Names of the secrets with which C(site.yml) has set the cluster up, without their values.
   type: list

@@ -42,6 +42,12 @@ EXAMPLES = r"""
   holdfast.persistence.host_status:
     units: [patroni.service, etcd.service]
   become: true
+
+- name: See what would restart a service by itself
+  holdfast.persistence.host_status:
+    units: [patroni.service, etcd.service]
+    held: true
+  become: true
 """
 
 RETURN = r"""
@@ -76,6 +82,7 @@ authorities:
   type: list
   elements: str
   returned: success
+  sample: [7ea24e0b9486ad28997e5d3731b8b80603bff9e4b48fb0b6421adc6312e95c20]
 """
 
 import os

@@ -37,6 +37,13 @@ EXAMPLES = r"""
     settings:
       vm.swappiness: 10
       /sys/kernel/mm/transparent_hugepage/enabled: madvise
+
+- name: Fail where the kernel refuses a setting
+  holdfast.persistence.kernel_settings:
+    settings:
+      vm.overcommit_memory: 1
+  register: kernel
+  failed_when: kernel.skipped_settings | length > 0
 """
 
 RETURN = r"""

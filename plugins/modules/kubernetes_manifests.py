@@ -37,6 +37,14 @@ EXAMPLES = r"""
     options: "{{ __options }}"
   delegate_to: localhost
   run_once: true
+
+- name: Show what would change in the manifests
+  holdfast.persistence.kubernetes_manifests:
+    options: "{{ __options }}"
+  delegate_to: localhost
+  run_once: true
+  check_mode: true
+  diff: true
 """
 
 RETURN = r"""
@@ -44,18 +52,22 @@ folder:
   description: Where the manifests are.
   type: str
   returned: success
+  sample: /srv/inventories/orders/.secrets/kubernetes
 changed_paths:
   description: What was written; in check mode what would be.
   type: list
   elements: str
   returned: success
+  sample: [/srv/inventories/orders/.secrets/kubernetes/secrets.yml]
 stale:
   description: Files of an earlier run that are no longer part of the tier. They are left for somebody to delete.
   type: list
   elements: str
   returned: success
+  sample: []
 issued:
   description: Why certificates were issued, by what they are for; in check mode would be.
   type: dict
   returned: success
+  sample: {valkey: is missing}
 """

@@ -55,6 +55,16 @@ EXAMPLES = r"""
       - name: etcd.service
         packages: [etcd-server]
   become: true
+
+- name: See which programs run an older version than the disk has
+  holdfast.persistence.package_status:
+    programs:
+      - name: haproxy.service
+        packages: [haproxy]
+      - name: pgbouncer.service
+        packages: [pgbouncer]
+  become: true
+  register: packages
 """
 
 RETURN = r"""

@@ -83,6 +83,7 @@ scope:
   description: Name of the cluster, empty for Patroni 3.0.
   type: str
   returned: success
+  sample: orders
 leader:
   description: Name of the member that holds the leader lock, empty where there is none.
   type: str
@@ -92,20 +93,24 @@ timeline:
   description: The leader's timeline.
   type: int
   returned: success
+  sample: 2
 synchronous:
   description: Names of the synchronous or quorum standbys.
   type: list
   elements: str
   returned: success
+  sample: [node2, node3]
 pending_restart:
   description: Names of the members whose settings wait for a restart.
   type: list
   elements: str
   returned: success
+  sample: [node3]
 paused:
   description: Whether Patroni only watches (maintenance mode).
   type: bool
   returned: success
+  sample: false
 members:
   description: All members; lags are bytes behind the leader, null where unknown.
   type: list
@@ -119,15 +124,19 @@ history:
   type: list
   elements: dict
   returned: success
+  sample:
+    - {timeline: 1, lsn: 50331808, reason: no recovery target specified, timestamp: "2026-11-26T04:12:43.511101+00:00", new_leader: node2}
 config:
   description: The dynamic configuration, such as C(ttl), C(loop_wait) and C(synchronous_mode).
   type: dict
   returned: success
+  sample: {ttl: 20, loop_wait: 5, retry_timeout: 5, synchronous_mode: quorum}
 unmet:
   description: What of O(expect) is not so, one sentence each.
   type: list
   elements: str
   returned: always
+  sample: [node1 is not a member yet]
 """
 
 import time

@@ -69,6 +69,14 @@ EXAMPLES = r"""
         parameters:
           max_connections: 200
           log_statement: null
+
+- name: Let the configuration be a site's that follows another one
+  holdfast.persistence.patroni_config:
+    url: https://192.0.2.11:8008
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/postgresql.pem
+    config:
+      standby_cluster: {host: 198.51.100.11, port: 5432}
 """
 
 RETURN = r"""
@@ -81,11 +89,13 @@ config:
   description: The whole configuration afterwards; in check mode what it would be.
   type: dict
   returned: success
+  sample: {ttl: 20, loop_wait: 5, retry_timeout: 5, postgresql: {parameters: {max_connections: 200}}}
 pending_restart:
   description: Names of the members whose settings waited for a restart when the module ended.
   type: list
   elements: str
   returned: success
+  sample: [node1, node2, node3]
 """
 
 from collections.abc import Mapping

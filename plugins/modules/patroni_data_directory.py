@@ -57,6 +57,17 @@ EXAMPLES = r"""
     peers: [https://192.0.2.12:8008, https://192.0.2.13:8008]
     ca_cert: /etc/ssl/holdfast/ca.crt
     client_cert: /etc/ssl/holdfast/postgresql.pem
+
+- name: Look at data of a cluster that has one member
+  holdfast.persistence.patroni_data_directory:
+    path: /var/lib/postgresql/17/orders
+    cluster_name: orders
+    version: 17
+    url: https://192.0.2.11:8008
+    peers: []
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/postgresql.pem
+  register: data
 """
 
 RETURN = r"""

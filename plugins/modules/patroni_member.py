@@ -93,6 +93,7 @@ seconds:
   description: How long it took, in seconds.
   type: float
   returned: success
+  sample: 2.4
 """
 
 import os

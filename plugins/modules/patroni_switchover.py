@@ -111,10 +111,12 @@ previous_leader:
   description: Who led when the module began.
   type: str
   returned: success
+  sample: node1
 leader:
   description: Who leads now; in check mode and with O(prepare) who would.
   type: str
   returned: success
+  sample: node2
 unfit:
   description: Why each other member was not chosen, where it could not be.
   type: dict
@@ -125,18 +127,22 @@ checkpoints:
   type: list
   elements: float
   returned: success
+  sample: [0.21, 0.02]
 seconds:
   description: From the request until the new leader took writes, in seconds.
   type: float
   returned: success
+  sample: 1.3
 pause_took:
   description: How long each balancer's last transaction took to end, in seconds.
   type: dict
   returned: success
+  sample: {node1: 0.01, node2: 0.02}
 answer:
   description: What Patroni answered in that time, often nothing yet.
   type: str
   returned: success
+  sample: 'Successfully switched over to "node2"'
 """
 
 import contextlib

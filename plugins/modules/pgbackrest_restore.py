@@ -125,6 +125,13 @@ EXAMPLES = r"""
     type: time
     target: "2026-01-31 12:00:00+00:00"
   check_mode: true
+
+- name: See how far a restore is, and which data directories are kept
+  holdfast.persistence.pgbackrest_restore:
+    step: look
+    stanza: lab
+    data_dir: /var/lib/postgresql/17/lab
+    bin_dir: /usr/lib/postgresql/17/bin
 """
 
 RETURN = r"""
@@ -132,19 +139,27 @@ state:
   description: The restore on this host - id, target, backup, arguments, and how far it is. Empty where there is none.
   type: dict
   returned: success
+  sample:
+    id: 20261126T041243Z
+    backup: 20261126-041243F
+    timeline: 1
+    reached: planned
 primary:
   description: Whether the data directory is that of a primary, also when PostgreSQL is stopped.
   type: bool
   returned: O(step=look)
+  sample: true
 obstacle:
   description: Why the data directory can't be moved aside, empty where it can.
   type: str
   returned: O(step=look)
+  sample: /var/lib/postgresql/17/main has tablespaces, which this kind of restore cannot move aside
 kept:
   description: Data directories that restores have kept.
   type: list
   elements: str
   returned: O(step=look) and O(step=cleanup)
+  sample: [/var/lib/postgresql/17/lab.before-20261126T041243Z]
 """
 
 import glob

@@ -56,6 +56,13 @@ EXAMPLES = r"""
     stanza: lab
     repositories: [1]
     postgresql_version: "17"
+
+- name: Say which of two repositories do not know the stanza yet
+  holdfast.persistence.pgbackrest_stanza:
+    stanza: lab
+    repositories: [1, 2]
+    postgresql_version: "17"
+  check_mode: true
 """
 
 RETURN = r"""
@@ -70,6 +77,7 @@ missing:
   type: list
   elements: int
   returned: success
+  sample: [1]
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -46,6 +46,10 @@ EXAMPLES = r"""
 - name: Read the pools
   holdfast.persistence.pgbouncer_info:
   become: true
+
+- name: Fail where clients have waited for a connection for long
+  ansible.builtin.assert:
+    that: pools.pools | map(attribute='longest_wait') | max < 5
 """
 
 RETURN = r"""
@@ -53,6 +57,7 @@ error:
   description: Why PgBouncer did not answer, empty when it did.
   type: str
   returned: success
+  sample: "/run/postgresql/.s.PGSQL.6432: No such file or directory"
 version:
   description: PgBouncer's version.
   type: str

@@ -143,27 +143,33 @@ renewed:
   type: list
   elements: str
   returned: success
+  sample: [orderdb, orderdb_ro]
 pending:
   description: Those of them whose last connection was not renewed in time, as a transaction still continues; it is when that ends.
   type: list
   elements: str
   returned: success
+  sample: [orderdb_session]
 known:
   description: Whether this PgBouncer knows O(database), or none was given.
   type: bool
   returned: success
+  sample: true
 before:
   description: Whether the pools were V(paused) or V(active).
   type: str
   returned: success
+  sample: active
 after:
   description: Whether they are V(paused) or V(active) now; in check mode, would be.
   type: str
   returned: success
+  sample: paused
 pause:
   description: The pause that was made, or with V(state=resumed) the one that ended last. Empty where there was none since the host started.
   type: dict
   returned: success
+  sample: {state: resumed, pause_took: 0.02, seconds: 1.9, reason: new primary, run: 3f8a1f5d6b0c4e7a9d2e8c1b7a6f5e4d}
   contains:
     state:
       description: V(armed), V(paused), V(resumed), or V(refused) where the pause was not reached.

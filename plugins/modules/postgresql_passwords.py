@@ -93,6 +93,13 @@ EXAMPLES = r"""
       passwords: ["{{ vault_pgbouncer_password }}"]
       ca_cert: /etc/ssl/holdfast/ca.crt
       client_cert: /etc/ssl/holdfast/postgresql.pem
+
+- name: Say whose password would change
+  holdfast.persistence.postgresql_passwords:
+    users:
+      - name: app
+        password: "{{ vault_app_password }}"
+  check_mode: true
 """
 
 RETURN = r"""
@@ -101,6 +108,7 @@ changed_users:
   type: list
   elements: str
   returned: success
+  sample: [app]
 learnt:
   description: Pools that were logged in to, as host, database and user.
   type: list

@@ -92,6 +92,15 @@ EXAMPLES = r"""
           orderdb: {statement_timeout: 10min}
   become: true
   become_user: postgres
+
+- name: Take a setting of a role back
+  holdfast.persistence.postgresql_session_defaults:
+    databases: []
+    roles:
+      - name: reporter
+        settings: {statement_timeout: null}
+  become: true
+  become_user: postgres
 """
 
 RETURN = r"""

@@ -57,6 +57,12 @@ EXAMPLES = r"""
     parameters:
       work_mem: 16MB
       wal_level: logical
+
+- name: Let settings of an extension pass that is not loaded yet
+  holdfast.persistence.postgresql_settings:
+    parameters:
+      auto_explain.log_min_duration: 1s
+    extension_prefixes: [auto_explain]
 """
 
 RETURN = r"""
@@ -64,6 +70,7 @@ checked:
   description: Whether a server answered. One that does not run yet can't be asked, which is no failure.
   type: bool
   returned: always
+  sample: true
 problems:
   description: What it would refuse, each with what it allows.
   type: list

@@ -87,6 +87,12 @@ EXAMPLES = r"""
     target:
       version: "17"
       settings: {max_connections: 200}
+
+- name: Start it again, after an adoption that did not come about
+  holdfast.persistence.postgresql_standalone:
+    state: started
+    version: "17"
+    certificate: /etc/ssl/holdfast/standalone.pem
 """
 
 RETURN = r"""
@@ -99,10 +105,12 @@ port:
   description: Its port.
   type: int
   returned: success
+  sample: 5432
 adopted:
   description: Whether this module stopped it.
   type: bool
   returned: success
+  sample: true
 position:
   description: Where its WAL ended, with V(stopped), or when it was stopped earlier.
   type: str
@@ -112,10 +120,12 @@ system:
   description: Its system identifier, empty while it does not run.
   type: str
   returned: success
+  sample: "7711149091995491723"
 settings:
   description: What its configuration files set, for the inventory.
   type: dict
   returned: with O(state=checked) while it runs
+  sample: {max_connections: "100", shared_buffers: 128MB}
 """
 
 import json

@@ -92,11 +92,21 @@ msg:
   description: All problems as a numbered list.
   type: str
   returned: always
+  sample: "1 problem found; no host was changed.\n  1. group etcd: found 2 members; allowed an odd number, 3 or 5 ... [etcd_members]"
 problems:
   description: What must be corrected.
   type: list
   elements: dict
   returned: when O(details) is true
+  sample:
+    - rule: valkey_user_reserved
+      severity: problem
+      where: node1, node2, node3/valkey_users
+      hosts: [node1, node2, node3]
+      subject: valkey_users
+      found: a user named admin
+      allowed: any name but admin, default, replication, respread, which the role itself uses
+      remedy: choose another name
   contains:
     rule:
       description: Name of the rule, as O(skip_rules) takes it.
@@ -128,9 +138,11 @@ advice:
   type: list
   elements: dict
   returned: when O(details) is true
+  sample: []
 accepted:
   description: Problems of the rules in O(skip_rules), in the form of RV(problems).
   type: list
   elements: dict
   returned: when O(details) is true
+  sample: []
 """

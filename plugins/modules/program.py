@@ -119,6 +119,7 @@ errors:
   type: list
   elements: str
   returned: when O(look=true)
+  sample: []
 """
 
 from ansible.module_utils.basic import AnsibleModule

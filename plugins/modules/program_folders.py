@@ -54,6 +54,16 @@ EXAMPLES = r"""
         files:
           __main__.py: print("example")
           VERSION: 0.2.0
+
+- name: See whether it is the build that it should be
+  holdfast.persistence.program_folders:
+    programs:
+      - name: example
+        files:
+          __main__.py: print("example")
+          VERSION: 0.2.0
+  check_mode: true
+  register: found
 """
 
 RETURN = r"""

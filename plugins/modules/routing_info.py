@@ -78,6 +78,16 @@ EXAMPLES = r"""
     login_password: "{{ vault_pgbouncer_password }}"
     ca_cert: /etc/ssl/holdfast/ca.crt
     client_cert: /etc/ssl/holdfast/postgresql.pem
+
+- name: Read a setting of every member that answers
+  holdfast.persistence.routing_info:
+    balancers: {node1: 192.0.2.11, node2: 192.0.2.12}
+    members: {node1: 192.0.2.11, node2: 192.0.2.12}
+    ports: {read_write: 5000}
+    settings: [shared_buffers]
+    login_password: "{{ vault_pgbouncer_password }}"
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/postgresql.pem
 """
 
 RETURN = r"""

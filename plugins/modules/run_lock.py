@@ -50,6 +50,11 @@ EXAMPLES = r"""
 - name: Refuse while another run changes the cluster
   holdfast.persistence.run_lock:
   become: true
+
+- name: Wait longer until a run counts as dead
+  holdfast.persistence.run_lock:
+    seconds: 300
+  become: true
 """
 
 RETURN = r"""
@@ -57,10 +62,12 @@ taken:
   description: Whether the note was made now; not where this run had made it already.
   type: bool
   returned: success
+  sample: true
 holder:
   description: What tells the other run from others.
   type: str
   returned: where another run is refused
+  sample: "controller:41832:1284519"
 """
 
 import json

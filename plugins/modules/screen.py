@@ -168,6 +168,19 @@ EXAMPLES = r"""
       etcd: "{{ groups['all'] | map('extract', hostvars) | map(attribute='status_etcd', default={}) }}"
       valkey: "{{ groups['all'] | map('extract', hostvars) | map(attribute='status_valkey', default={}) }}"
   run_once: true
+
+- name: Fail where a rule of the check is broken, and print JSON
+  holdfast.persistence.screen:
+    view: check
+    format: json
+    fail_on: warning
+    cluster: "{{ cluster_name }}"
+    timing: "{{ patroni_timing | default('fast') }}"
+    addresses: "{{ cluster_addresses }}"
+    engines: [patroni]
+    answers:
+      patroni: "{{ groups['all'] | map('extract', hostvars) | map(attribute='status_patroni', default={}) }}"
+  run_once: true
 """
 
 RETURN = r"""
@@ -175,4 +188,5 @@ msg:
   description: How many findings of each severity made the task fail.
   type: str
   returned: failure
+  sample: "orders: 1 critical, 2 warning; each is listed above with its remedy"
 """

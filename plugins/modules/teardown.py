@@ -45,6 +45,13 @@ EXAMPLES = r"""
     paths:
       - /etc/pgbouncer/pgbouncer.ini
       - /etc/systemd/system/pgbouncer.service.d/holdfast.conf
+
+- name: Say what the removal of HAProxy would take away
+  holdfast.persistence.teardown:
+    units: [haproxy.service]
+    paths: [/etc/haproxy/hold.lua]
+  check_mode: true
+  diff: true
 """
 
 RETURN = r"""
@@ -53,16 +60,19 @@ stopped:
   type: list
   elements: str
   returned: success
+  sample: [pgbouncer.service]
 disabled:
   description: Units that were disabled.
   type: list
   elements: str
   returned: success
+  sample: [pgbouncer.service]
 removed:
   description: Paths that were deleted or emptied.
   type: list
   elements: str
   returned: success
+  sample: [/etc/pgbouncer/pgbouncer.ini]
 """
 
 import os

@@ -99,6 +99,15 @@ EXAMPLES = r"""
         port: 5432
         protocol: postgresql
         certificate: /etc/ssl/holdfast/postgresql.pem
+
+- name: See that Patroni's REST API uses its new certificate
+  holdfast.persistence.tls_check:
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    endpoints:
+      - name: Patroni
+        address: 192.0.2.11
+        port: 8008
+        certificate: /etc/ssl/holdfast/postgresql.pem
 """
 
 RETURN = r"""

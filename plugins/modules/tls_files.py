@@ -111,6 +111,19 @@ EXAMPLES = r"""
         common_name: "{{ inventory_hostname }}"
         names: ["{{ inventory_hostname }}", 192.0.2.11, localhost, 127.0.0.1]
         owner: etcd
+
+- name: Place the certificates of a PKI of one's own, which are checked first
+  holdfast.persistence.tls_files:
+    provider: own
+    folder: /srv/pki/payroll
+    dest: /etc/ssl/holdfast
+    host: "{{ inventory_hostname }}"
+    organization: payroll
+    certificates:
+      - service: etcd
+        common_name: "{{ inventory_hostname }}"
+        names: ["{{ inventory_hostname }}", 192.0.2.11, localhost, 127.0.0.1]
+        owner: etcd
 """
 
 RETURN = r"""

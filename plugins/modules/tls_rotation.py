@@ -59,6 +59,14 @@ EXAMPLES = r"""
     organization: example
     step: begin
   run_once: true
+
+- name: Say what the last step of a rotation would do
+  holdfast.persistence.tls_rotation:
+    folder: "{{ inventory_dir }}/.secrets/tls"
+    organization: example
+    step: finish
+  run_once: true
+  check_mode: true
 """
 
 RETURN = r"""

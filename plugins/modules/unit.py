@@ -135,6 +135,7 @@ skipped_by_condition:
   description: Whether a C(Condition…=) line of the unit forbids its start on this host.
   type: bool
   returned: always
+  sample: false
 """
 
 import glob

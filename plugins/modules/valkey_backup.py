@@ -93,6 +93,13 @@ EXAMPLES = r"""
     tls: true
     ca_cert: /etc/ssl/holdfast/ca.crt
     client_cert: /etc/ssl/holdfast/valkey-client.pem
+
+- name: Say which servers would give the files
+  holdfast.persistence.valkey_backup:
+    nodes: [198.18.0.11:7001, 198.18.0.12:7001, 198.18.0.13:7001]
+    cluster: orders
+    backup_dir: /var/backups/holdfast
+  check_mode: true
 """
 
 RETURN = r"""
@@ -100,39 +107,51 @@ label:
   description: Name of the backup, its start in UTC; empty in check mode.
   type: str
   returned: success
+  sample: 20261126T041243Z
 folder:
   description: Where it is.
   type: str
   returned: success
+  sample: /var/backups/holdfast/valkey/20261126T041243Z
 bytes:
   description: Size of its files.
   type: int
   returned: success
+  sample: 51392
 keys:
   description: Number of keys.
   type: int
   returned: success
+  sample: 600
 held_ms:
   description: Milliseconds for which writes were held.
   type: float
   returned: success
+  sample: 12.4
 skew_ms:
   description: Milliseconds between the first and the last snapshot, within the pause.
   type: float
   returned: success
+  sample: 0.1
 attempts:
   description: How often the moment was tried.
   type: int
   returned: success
+  sample: 1
 seconds:
   description: How long the whole backup took.
   type: float
   returned: success
+  sample: 1.8
 shards:
   description: Who gives the file of each shard.
   type: list
   elements: dict
   returned: success
+  sample:
+    - {slots: 0-6826 10923-12287, primary: "198.18.0.11:7001", source: "198.18.0.12:7002"}
+    - {slots: 6827-10922, primary: "198.18.0.12:7001", source: "198.18.0.13:7002"}
+    - {slots: 12288-16383, primary: "198.18.0.13:7001", source: "198.18.0.11:7002"}
   contains:
     slots:
       description: Its slots.

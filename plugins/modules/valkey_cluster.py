@@ -135,48 +135,67 @@ done:
   returned: always
   type: list
   elements: str
+  sample: ["6070-6826 node2:7001 -> node1:7001", "11499-12287 node3:7001 -> node1:7001"]
 remaining:
   description: Number of slots that still have to change their owner. In check mode those of the plan.
   returned: always
   type: int
+  sample: 0
 slots_moved:
   description: Number of slots that changed their owner.
   returned: always
   type: int
+  sample: 1546
 keys_moved:
   description: Number of keys that were moved with them.
   returned: always
   type: int
+  sample: 62
 bytes_moved:
   description: Their size by MEMORY USAGE, of those that were moved key by key.
   returned: always
   type: int
+  sample: 7936
 migration:
   description: How slots were moved, C(atomic), C(keys), C(atomic+keys), or empty when none were.
   returned: always
   type: str
+  sample: keys
 notes:
   description: What happened on the way that an operator may want to know, such as jobs that the servers gave up.
   returned: always
   type: list
   elements: str
+  sample: []
 keys_per_second:
   description: Rate at which keys were moved.
   returned: always
   type: float
+  sample: 512.4
 seconds_left:
   description: Estimated seconds for the remaining slots, null when nothing was moved.
   returned: always
   type: float
+  sample: 0.0
 formed:
   description: Whether this run made the cluster out of nodes without any slot.
   returned: always
   type: bool
+  sample: false
 nodes:
   description: Every declared node after the run.
   returned: always
   type: list
   elements: dict
+  sample:
+    - name: "node2:7002"
+      id: 1266ed0366cb95d00d81cb0541d7251a26a8f4fa
+      role: replica
+      primary: "node1:7001"
+      slots: ""
+      host: node2
+      zone: z2
+      version: 8.1.1
   contains:
     name:
       description: Host and port.

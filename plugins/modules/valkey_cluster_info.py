@@ -41,6 +41,12 @@ EXAMPLES = r"""
     client_cert: /etc/holdfast/tls/valkey.pem
   register: valkey
   run_once: true
+
+- name: Read a cluster without TLS
+  holdfast.persistence.valkey_cluster_info:
+    host: 127.0.0.1
+    port: 7001
+  register: valkey
 """
 
 RETURN = r"""
@@ -48,39 +54,67 @@ state:
   description: What the server says of the cluster, C(ok) or C(fail).
   returned: always
   type: str
+  sample: ok
 epoch:
   description: Current epoch of the cluster.
   returned: always
   type: int
+  sample: 6
 slots_assigned:
   description: Number of slots that have an owner.
   returned: always
   type: int
+  sample: 16384
 slots_ok:
   description: Number of slots whose owner is not seen as down.
   returned: always
   type: int
+  sample: 16384
 primaries:
   description: Number of primaries that own slots.
   returned: always
   type: int
+  sample: 3
 replicas:
   description: Number of replicas.
   returned: always
   type: int
+  sample: 3
 agree:
   description: Whether all members that answered see the same owners, roles and epochs.
   returned: always
   type: bool
+  sample: true
 keys:
   description: Number of keys on all primaries that answered.
   returned: always
   type: int
+  sample: 600
 nodes:
   description: Members, primaries by their first slot, each followed by its replicas.
   returned: always
   type: list
   elements: dict
+  sample:
+    - id: 5b33d362e6f8cb77a6ef8fff63571c35b82bd527
+      address: 198.18.0.11
+      port: 7001
+      hostname: ""
+      role: primary
+      primary: ""
+      slots: 0-5461
+      slot_count: 5462
+      epoch: 1
+      flags: []
+      error: ""
+      open_slots: ""
+      version: 8.1.1
+      link_up: true
+      offset: 27873
+      lag_bytes: null
+      keys: 208
+      used_memory: 3257672
+      max_memory: 67108864
   contains:
     id:
       description: Node id.

@@ -143,6 +143,17 @@ EXAMPLES = r"""
     password: "{{ valkey_admin_password }}"
     replication_password: "{{ valkey_replication_password }}"
   register: valkey_configured
+
+- name: Say what would be set live and what needs a restart
+  holdfast.persistence.valkey_config:
+    instances:
+      - port: 7001
+    config: "{{ lookup('ansible.builtin.template', 'valkey.conf.j2') }}"
+    settings: {maxclients: 20000}
+    acl: "{{ lookup('ansible.builtin.template', 'users.acl.j2') }}"
+    password: "{{ valkey_admin_password }}"
+    replication_password: "{{ valkey_replication_password }}"
+  check_mode: true
 """
 
 RETURN = r"""
@@ -187,6 +198,7 @@ running:
   description: Whether all instances run.
   type: bool
   returned: always
+  sample: true
 """
 
 import grp

@@ -89,26 +89,32 @@ promoted:
   description: The node that took over, C(address:port); in check mode the one that would. Empty when nothing had to happen.
   type: str
   returned: success
+  sample: 198.18.0.12:7002
 primary:
   description: The node that it took over from.
   type: str
   returned: success
+  sample: 198.18.0.11:7001
 reason:
   description: Why nothing had to happen.
   type: str
   returned: success
+  sample: 198.18.0.12:7002 is a primary already
 lag:
   description: Bytes that the replica was behind at the first look, null where the primary did not answer.
   type: int
   returned: success
+  sample: 0
 risk:
   description: What may be lost, empty for a planned failover.
   type: str
   returned: success
+  sample: ""
 seconds:
   description: Time from the command until all members saw the new primary.
   type: float
   returned: success
+  sample: 0.665
 """
 
 import time

@@ -86,6 +86,13 @@ EXAMPLES = r"""
     gone:
       - {address: 198.18.0.13, port: 7001}
       - {address: 198.18.0.13, port: 7002}
+
+- name: Say what would be forgotten
+  holdfast.persistence.valkey_forget:
+    nodes: "{{ nodes_that_stay }}"
+    gone:
+      - {address: 198.18.0.13, port: 7001}
+  check_mode: true
 """
 
 RETURN = r"""
@@ -93,6 +100,7 @@ forgotten:
   description: C(address:port) of what was forgotten by node id; in check mode of what would be.
   type: dict
   returned: success
+  sample: {272a696ae894ad6f4d1976c45df76bcf5c8ffb72: "198.18.0.13:7001"}
 """
 
 import time

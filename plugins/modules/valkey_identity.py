@@ -92,6 +92,18 @@ EXAMPLES = r"""
     tls: true
     ca_cert: /etc/ssl/holdfast/ca.crt
     client_cert: /etc/ssl/holdfast/valkey.pem
+
+- name: Say whose identity is lost
+  holdfast.persistence.valkey_identity:
+    address: 198.18.0.11
+    ports: [7001]
+    nodes: "{{ valkey_nodes }}"
+    username: admin
+    password: "{{ cluster_valkey_admin_password }}"
+    tls: true
+    ca_cert: /etc/ssl/holdfast/ca.crt
+    client_cert: /etc/ssl/holdfast/valkey.pem
+  check_mode: true
 """
 
 RETURN = r"""

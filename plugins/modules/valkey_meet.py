@@ -82,6 +82,13 @@ EXAMPLES = r"""
       - {address: orders-valkey-0.orders-valkey, port: 6379}
       - {address: orders-valkey-1.orders-valkey, port: 6379}
       - {address: orders-valkey-2.orders-valkey, port: 6379}
+
+- name: Say which pods do not know each other
+  holdfast.persistence.valkey_meet:
+    nodes:
+      - {address: orders-valkey-0.orders-valkey, port: 6379}
+      - {address: orders-valkey-1.orders-valkey, port: 6379}
+  check_mode: true
 """
 
 RETURN = r"""
@@ -90,16 +97,19 @@ met:
   type: list
   elements: str
   returned: success
+  sample: ["10.244.1.7:6379", "10.244.2.9:6379"]
 strangers:
   description: C(address:port) of servers that answer and are no members of the cluster.
   type: list
   elements: str
   returned: success
+  sample: ["10.244.3.4:6379"]
 unreachable:
   description: Why servers were left out, a line each.
   type: list
   elements: str
   returned: success
+  sample: ["no-such-pod.invalid: name not found ([Errno -2] Name or service not known)"]
 """
 
 import time

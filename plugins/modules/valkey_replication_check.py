@@ -104,6 +104,14 @@ EXAMPLES = r"""
     ca_cert: /etc/holdfast/tls/ca.crt
     client_cert: /etc/holdfast/tls/valkey.pem
   run_once: true
+
+- name: Read the findings without failing
+  holdfast.persistence.valkey_replication_check:
+    nodes: "{{ valkey_nodes }}"
+    replicas: 1
+    fail_on: none
+  register: check
+  run_once: true
 """
 
 RETURN = r"""
@@ -112,6 +120,13 @@ findings:
   returned: always
   type: list
   elements: dict
+  sample:
+    - rule: replicas_missing
+      severity: warning
+      where: node1:7001
+      found: 1 replicas
+      allowed: at least 2
+      remedy: "Bring the missing nodes back; if all are there: run site.yml (or valkey_cluster), which repairs it"
   contains:
     rule:
       description: Name of the rule.
@@ -136,6 +151,7 @@ worst:
   description: Highest severity found, null without findings.
   returned: always
   type: str
+  sample: warning
 """
 
 from dataclasses import replace

@@ -99,6 +99,14 @@ EXAMPLES = r"""
   until: restored is failed or restored.remaining == 0
   retries: 1000
   delay: 0
+
+- name: Say what a restore of a certain backup would do
+  holdfast.persistence.valkey_restore:
+    nodes: [198.18.0.11:7001, 198.18.0.12:7001, 198.18.0.13:7001]
+    cluster: orders
+    backup_dir: /var/lib/holdfast/backup
+    label: 20261126T041243Z
+  check_mode: true
 """
 
 RETURN = r"""
@@ -106,34 +114,42 @@ label:
   description: The backup.
   type: str
   returned: success
+  sample: 20261126T041243Z
 keys:
   description: Keys written so far, by this run and those before it.
   type: int
   returned: success
+  sample: 600
 keys_total:
   description: Keys that the backup had when it was made, those that have come to their end meanwhile included.
   type: int
   returned: success
+  sample: 600
 remaining:
   description: Keys that are left, at least V(1) until all is restored and compared, then V(0).
   type: int
   returned: success
+  sample: 0
 compared:
   description: Keys that were compared by content and expiry.
   type: int
   returned: success
+  sample: 583
 before:
   description: The backup of what the cluster held, if it held anything.
   type: str
   returned: success
+  sample: 20261126T041301Z
 seconds:
   description: Time taken so far.
   type: float
   returned: success
+  sample: 2.3
 keys_per_second:
   description: Rate so far.
   type: float
   returned: success
+  sample: 4120.5
 """
 
 import contextlib

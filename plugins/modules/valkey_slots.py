@@ -132,44 +132,62 @@ done:
   returned: always
   type: list
   elements: str
+  sample: ["6070-6826 198.18.0.12:7001 -> 198.18.0.11:7001", "11499-12287 198.18.0.13:7001 -> 198.18.0.11:7001"]
 remaining:
   description: Number of slots that still have to change their owner. In check mode those of the plan.
   returned: always
   type: int
+  sample: 0
 slots_moved:
   description: Number of slots that changed their owner.
   returned: always
   type: int
+  sample: 1546
 keys_moved:
   description: Number of keys that were moved with them.
   returned: always
   type: int
+  sample: 62
 bytes_moved:
   description: Their size by MEMORY USAGE, of those that were moved key by key.
   returned: always
   type: int
+  sample: 7936
 migration:
   description: How slots were moved, C(atomic), C(keys), C(atomic+keys), or empty when none were.
   returned: always
   type: str
+  sample: keys
 notes:
   description: What happened on the way that an operator may want to know, such as jobs that the servers gave up.
   returned: always
   type: list
   elements: str
+  sample: []
 keys_per_second:
   description: Rate at which keys were moved.
   returned: always
   type: float
+  sample: 512.4
 seconds_left:
   description: Estimated seconds for the remaining slots, null when nothing was moved.
   returned: always
   type: float
+  sample: 0.0
 nodes:
   description: Primaries after the run.
   returned: always
   type: list
   elements: dict
+  sample:
+    - name: "198.18.0.11:7001"
+      id: fc66c9e51b734b2d400462a6d6442284e61ae15b
+      slots: 0-6826 10923-12287
+      slot_count: 8192
+    - name: "198.18.0.12:7001"
+      id: 5c70b14dddd4ad7862960a61489acc7ef500c7f7
+      slots: 6827-10922
+      slot_count: 4096
   contains:
     name:
       description: As O(names) says, else C(address:port).
