@@ -20,14 +20,13 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Probe,
     Problem,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
+from ansible_collections.holdfast.persistence.plugins.plugin_utils import templates
 
 ROLES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "roles")
 
 _DEFAULT_PROBE = "__preflight_probe"
-
-# ansible-core up to 2.18 trusts every string as a template and has no such function.
-_trust = getattr(template, "trust_as_template", lambda text: text)
 
 
 class ActionModule(ActionBase):
@@ -49,6 +48,10 @@ class ActionModule(ActionBase):
                 "probe": {"type": "str", "default": _DEFAULT_PROBE},
             }
         )
+        try:
+            templates.require_types(self._templar)
+        except Refusal as error:
+            raise AnsibleActionFail(f"No host was changed. {error}.") from None
         inventory = read_inventory(self._loader, task_vars, RoleFiles(self._loader), arguments)
         verdict = judge.judge(inventory, arguments["skip_rules"], not_probed(inventory, task_vars))
         result.update(changed=False, msg=_message(inventory, verdict))
@@ -191,7 +194,7 @@ def _trusted(value):
         return {key: _trusted(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_trusted(inner) for inner in value]
-    return _trust(value) if isinstance(value, str) else value
+    return templates.trust(value) if isinstance(value, str) else value
 
 
 def _plain(value):
