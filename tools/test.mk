@@ -72,6 +72,12 @@ drivers: bootstrap ## Run PostgreSQL's drivers on the pools and write docs/drive
 sanity: bootstrap ## Run ansible-test sanity
 	tools/sanity
 
+# MATRIX narrows it: make matrix MATRIX='--only 2.18 --parts unit'.
+.PHONY: matrix
+matrix: bootstrap ## Test under each supported release of ansible-core, without servers (MATRIX)
+	@. tools/lib.sh && install_packages shellcheck=shellcheck
+	python tools/matrix.py $(MATRIX)
+
 .PHONY: lab-test
 lab-test: bootstrap ## Run Molecule's whole sequence on a lab of its own
 	@tools/engine

@@ -17,6 +17,7 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import typed, variables
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.plugin_utils import templates
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.contract import model, names, usage, values
 
 DISPLAY = Display()
@@ -34,6 +35,10 @@ class ActionModule(ActionBase):
         """Return `options`: every option of the playbook and of those that it runs, with its value in its type."""
         result = super().run(tmp, task_vars)
         _checked, arguments = self.validate_argument_spec({"playbook": {"type": "str", "required": True}})
+        try:
+            templates.require_types(self._templar)
+        except Refusal as error:
+            return {**result, "failed": True, "msg": f"Nothing was changed. {error}."}
         playbook = arguments["playbook"]
         contracts = self._contracts()
         roles = self._roles()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.holdfast.persistence.plugins.module_utils.apt.availability import Unavailable
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge
@@ -18,7 +18,9 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.mod
     Probe,
     Problem,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.tls.authority import digests
+from ansible_collections.holdfast.persistence.plugins.plugin_utils import templates
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import HostScope, RoleFiles
 
 _DEFAULT_PROBE = "__preflight_probe"
@@ -48,6 +50,10 @@ class ActionModule(ActionBase):
             },
             required_together=[("leaving_host", "leaving_groups")],
         )
+        try:
+            templates.require_types(self._templar)
+        except Refusal as error:
+            raise AnsibleActionFail(f"No host was changed. {error}.") from None
         inventory = read_inventory(self._loader, task_vars, RoleFiles(self._loader), arguments)
         leaving, tiers = arguments["leaving_host"], arguments["leaving_groups"]
         if leaving:

@@ -13,11 +13,9 @@ from ansible import template
 from ansible.errors import AnsibleError
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import variables
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import Collection
+from ansible_collections.holdfast.persistence.plugins.plugin_utils import templates
 
 ROLES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "roles")
-
-# ansible-core up to 2.18 trusts every string as a template and has no such function.
-_trust = getattr(template, "trust_as_template", lambda text: text)
 
 
 class RoleFiles:
@@ -92,7 +90,7 @@ def _trusted(value):
         return {key: _trusted(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_trusted(inner) for inner in value]
-    return _trust(value) if isinstance(value, str) else value
+    return templates.trust(value) if isinstance(value, str) else value
 
 
 def plain(value):

@@ -1,7 +1,8 @@
 """Whether a variable of a role has the type that the role's specification declares. No I/O.
 
 ansible-core's validate_argument_spec accepts text for a number or a truth value, and hands the role the text unchanged
-(plugins/action/validate_argument_spec.py, 2.18 to 2.21): "false" is then true in a template.
+(plugins/action/validate_argument_spec.py, 2.18 to 2.21): "false" is then true in a template. Templates keep the types of what
+they compute from 2.19 on, before that with jinja2_native (plugin_utils/templates.py refuses an engine without).
 """
 
 from __future__ import annotations
