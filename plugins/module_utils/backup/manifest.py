@@ -184,7 +184,7 @@ def _files(entries: object) -> tuple[File, ...]:
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise Refusal(f"{path}: {size!r} bytes")
         if not isinstance(digest, str) or not _SHA256.match(digest):
-            raise Refusal(f"{path}: {digest!r} is not an SHA-256")
+            raise Refusal(f"{path}: {digest!r} is not a SHA-256")
         files.append(File(path, size, digest))
     if len({file.path for file in files}) != len(files):
         raise Refusal("it lists a file twice")

@@ -68,7 +68,7 @@ def test_any_text_is_a_manifest_or_refused(text):
         (changed(files=[{"path": "../x", "bytes": 1, "sha256": DIGEST}]), "not a path inside"),
         (changed(files=[{"path": "/x", "bytes": 1, "sha256": DIGEST}]), "not a path inside"),
         (changed(files=[{"path": "x", "bytes": -1, "sha256": DIGEST}]), "-1 bytes"),
-        (changed(files=[{"path": "x", "bytes": 1, "sha256": "zz"}]), "no SHA-256"),
+        (changed(files=[{"path": "x", "bytes": 1, "sha256": "zz"}]), "not a SHA-256"),
         (changed(files=[{"path": "x", "bytes": 1, "sha256": DIGEST}] * 2), "twice"),
         (changed(bytes=14), "not the sum"),
         (changed(end="2026-11-26T04:12:42Z"), "before it starts"),

@@ -37,7 +37,7 @@ def at(seconds):
 @pytest.mark.parametrize(
     ("kind", "value", "word"),
     [
-        ("latest", "x", "no meaning"),
+        ("latest", "x", "does not go with"),
         ("time", "", "needs restore_target"),
         ("time", "yesterday", "is not a time"),
         ("time", "2026-01-31 12:00:00", "no offset from UTC"),
