@@ -64,6 +64,14 @@ def test_the_last_balancer_takes_the_virtual_address_with_it(sample):
     assert rules(judge.judge_left(one, "node1", ["balancer"]).problems) == ["vip_without_balancer"]
 
 
+# The passwords of the cluster, given, so that no file of a secret is missed.
+SECRETS = [
+    name
+    for name in yaml.safe_load((ROOT / "roles/cluster/defaults/main.yml").read_text())
+    if name.endswith("_password")
+]
+
+
 def remove(tmp_path, members, *arguments):
     """Run remove_node.yml against hosts that nobody can reach."""
     inventory = {
@@ -73,6 +81,7 @@ def remove(tmp_path, members, *arguments):
                 "ansible_host": "127.0.0.1",
                 "ansible_port": 1,
                 "cluster_secrets_dir": str(tmp_path / "secrets"),
+                **{name: "given" for name in SECRETS},
             },
             "children": {"etcd": {"hosts": {f"node{number}": {} for number in range(1, members + 1)}}},
         }
