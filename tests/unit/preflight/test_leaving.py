@@ -81,7 +81,7 @@ def remove(tmp_path, members, *arguments):
                 "ansible_host": "127.0.0.1",
                 "ansible_port": 1,
                 "cluster_secrets_dir": str(tmp_path / "secrets"),
-                **{name: "given" for name in SECRETS},
+                **dict.fromkeys(SECRETS, "given"),
             },
             "children": {"etcd": {"hosts": {f"node{number}": {} for number in range(1, members + 1)}}},
         }
