@@ -190,7 +190,9 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.c
 try:
     import yaml
 except ImportError:
-    yaml = None  # type: ignore[assignment]
+    HAS_YAML = False
+else:
+    HAS_YAML = True
 
 SERVICES = ("postgresql", "balancer", "valkey")
 SERVERS = ("valkey-server", "redis-server")
@@ -331,7 +333,7 @@ def patroni_process(host: Host) -> tuple[str, dict[str, str]]:
 
 def patroni_config(path: str, environment: Mapping[str, str]) -> tuple[dict[str, Any], bool]:
     """Return Patroni's own configuration, and whether this collection wrote it. A folder counts as all its files. Raises Refusal."""
-    if yaml is None:
+    if not HAS_YAML:
         raise Refusal(missing_required_lib("pyyaml"))
     paths = sorted(glob.glob(os.path.join(path, "*.y*ml"))) if os.path.isdir(path) else [path]
     texts = [read_text(each) for each in paths]

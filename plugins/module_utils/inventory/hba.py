@@ -49,7 +49,7 @@ def plan(
     for line in lines:
         words = " ".join(line.split()).partition(" #")[0].split()
         if words and not words[0].startswith("#"):
-            _line(found, words, hosts, pools, OWN_USERS | set(users))
+            _line(found, words, hosts, pools, {*OWN_USERS, *users})
     variables: dict[str, Any] = {
         "patroni_hba": found.lines,
         "patroni_application_networks": list(dict.fromkeys(found.applications)),

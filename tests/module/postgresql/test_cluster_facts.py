@@ -156,7 +156,7 @@ def rendered(cluster, tmp_path_factory):
         done = subprocess.run(
             [*map(str, command), str(folder / "play.yml")],
             env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".link")},
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return yaml.safe_load((folder / "config.yml").read_text())

@@ -46,7 +46,7 @@ def test_an_inventory_is_written_once(tmp_path: Path) -> None:
                     "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
                     "PATH": f"{servers.programs}:{os.environ['PATH']}",
                 },
-                capture_output=True, text=True, check=False, timeout=300,
+                capture_output=True, text=True, check=False, timeout=900,
             )  # fmt: skip
             text = done.stdout + done.stderr
             return done.returncode, json.loads(done.stdout[done.stdout.index("{") :])["stats"]["cache1"], text
