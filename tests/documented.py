@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,8 @@ def _parse(place: str, text: str) -> Command:
     return Command(place, playbook, variables, tuple(tags), tuple(options))
 
 
-def _variables(text: str) -> dict[str, object]:
+def _variables(text: str) -> Mapping[str, object]:
     if text.startswith("{"):
-        found: dict[str, object] = yaml.safe_load(text)
+        found: Mapping[str, object] = yaml.safe_load(text)
         return found
     return dict(pair.split("=", 1) for pair in shlex.split(text))
