@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: pgbouncer_lines
 short_description: Lines of PgBouncer's section of databases
-version_added: 0.3.0
+version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:
   - The names that clients ask for. Those of O(_input) come first, then the read-only and session names of databases.

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: postgresql_session_defaults
 short_description: Declare settings of databases and roles, and renew the pools' connections
-version_added: 0.3.0
+version_added: 0.2.0
 author:
   - The holdfast.persistence authors (@holdfast)
 description:
