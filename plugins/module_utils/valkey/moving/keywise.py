@@ -225,7 +225,7 @@ class _Owners:
         deadline = self._context.clock() + TELL_SECONDS
         while True:
             try:
-                self.set(member, slots, "NODE", owner)
+                self._set_once(member, slots, "NODE", owner)
                 return
             except (ReplyError, UnreachableError) as error:
                 if isinstance(error, ReplyError) and error.code != "NOREPLICAS":
@@ -247,7 +247,22 @@ class _Owners:
         return not is_open and all(view.owners.get(slot) == owner for slot in slots)
 
     def set(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
-        """Set the state of slots on a member, which may have it already. Raises ReplyError, UnreachableError."""
+        """Set the state of slots on a member, which may have it already. Raises ReplyError, UnreachableError.
+
+        Replicas that are late are awaited for TELL_SECONDS: a server answers NOREPLICAS if none of its replicas has taken
+        the state within 2 s. Source: clusterCommandSetSlot of Valkey 8.1.
+        """
+        deadline = self._context.clock() + TELL_SECONDS
+        while True:
+            try:
+                self._set_once(member, slots, state, peer)
+                return
+            except ReplyError as error:
+                if error.code != "NOREPLICAS" or self._context.clock() >= deadline:
+                    raise
+            time.sleep(TELL_PAUSE)
+
+    def _set_once(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:
         endpoint = self._context.members[member].endpoint
         commands = [("CLUSTER", "SETSLOT", slot, state, peer) for slot in slots]
         for reply in self._fleet.client(endpoint).pipeline(commands):
