@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # PHP's PDO with a libpq before 17 aborts transactions behind a pool that follows prepared statements.
 #
 # PHP 8.2 with libpq 15 (Debian 12), PgBouncer 1.24.1 with max_prepared_statements. PDO frees a statement by the text DEALLOCATE pdo_stmt_...,

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # pg8000 behind a pool in transaction mode gets rows of another client's statement, and writes into another client's table, without an error.
 #
 # pg8000 1.31.6 (PyPI), PgBouncer 1.24.1 with max_prepared_statements. run() with arguments prepares the unnamed statement, describes it and

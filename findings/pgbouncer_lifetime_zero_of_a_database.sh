@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # server_lifetime = 0 means "use a connection once" for PgBouncer as a whole, and nothing at all in the line of a database.
 #
 # PgBouncer 1.24.1 (its manual: "If this value is 0, then the connection is to be used only once, then closed"; for a database:

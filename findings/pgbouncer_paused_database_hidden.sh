@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # A database that is paused and has no client is not among SHOW DATABASES of PgBouncer where only "*" covers it, but stays paused.
 #
 # PgBouncer 1.24.1. PAUSE closes the last connections of the database, which then counts as an idle automatic one; SHOW DATABASES lists

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # ansible.posix's callback `json` (2.1.0, in the package ansible 12.3.0 with ansible-core 2.19.14) knows lock-step plays by the
 # short name of their strategy only. A play that names `ansible.builtin.linear` in full gets one entry a task AND HOST, where the
 # same play with `linear`, or without a name, gets one entry a task with all hosts in it.

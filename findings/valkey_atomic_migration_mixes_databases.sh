@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Valkey 9.1.2 (Debian's package of the suite forky) with `cluster-databases` above 1: while a slot is moved by CLUSTER MIGRATESLOTS, which
 # is what `valkey-cli --cluster-use-atomic-slot-migration` sends, acknowledged writes to database 0 land in another database of the new owner:
 # in the one whose keys were copied last. The migration ends with `success`, and no client gets an error.

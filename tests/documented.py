@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands that documents show, each as an operator would type it."""
 
 from __future__ import annotations

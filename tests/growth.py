@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the cost of pure code grows with its input, whatever else the machine does."""
 
 from __future__ import annotations

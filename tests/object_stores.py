@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Object stores on this machine for tests of what is carried off site: S3 (s3rver) and Azure Blob (Azurite), over HTTPS.
 
 Both come from npm into `.cache/object-stores`; nothing of them is part of the collection.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rooms of the code in numbers, read from the source: files and lines, who imports whom, exceptions, classes, purity.
 
 A room is a folder of `plugins/module_utils`, or one of the folders beside it. `python tests/rooms.py` prints the tables.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # What the tools share. Source it; it does nothing by itself.
 set -euo pipefail

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prove the collection under every release of ansible-core that it supports, and print a table.
 
 Each release gets a virtual environment in .cache/matrix, with the newest patch release and the pins of requirements-dev.txt;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the line of the licence into every file of the checkout that lacks it: python tools/spdx.py. A second run changes nothing.
 
 Files under plugins/ may also be used under the GPL 3.0 or later (README). REUSE.toml covers what can carry no comment, what is generated,

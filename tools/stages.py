@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run make targets in lanes, side by side, and show what each said in order, with timings.
 
 Every stage is `make TARGET`; what it says goes to a log of its own, which is shown when the stages before it are done.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What proves the collection. `make test` runs it all; every part has a target of its own.
 
 # The lab of the tests stands beside the one of `make lab`, under a name and in a folder of its own.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # For findings about pools: PostgreSQL of this machine or Debian release and PgBouncer 1.24.1 of trixie in a temporary folder, nothing installed.
 # Source it; then start_postgresql and start_pgbouncer [LINE...], the lines of its section [pgbouncer] after the usual ones.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Findings: what a check saw that is not as it should be, and what to do about it. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The one way in which this collection says that something cannot be done. No I/O."""
 
 from __future__ import annotations

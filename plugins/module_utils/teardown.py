@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What may be deleted, and what there is to stop and delete. No I/O."""
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 # Copyright: the holdfast.persistence authors
 # Apache License 2.0 (see LICENSE) or, at your option,
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Module that keeps a pgBackRest stanza in its repositories."""
 
 from __future__ import annotations

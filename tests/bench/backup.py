@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast a Valkey cluster is backed up and restored, and how much writers notice, ours against what people do by hand.
 
     tests/bench/backup.py [--version 9.1] [--strings 500000] [--hashes 1000] [--runs 3] [--only NAME...]

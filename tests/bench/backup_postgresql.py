@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast PostgreSQL is backed up, and how soon a restored one serves at a point in time: pgBackRest as the lab has it, and pg_basebackup.
 
     tests/bench/backup_postgresql.py [--scale 20] [--runs 1]

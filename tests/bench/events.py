@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast event stores go out and come in: ours, pg_dump and pg_restore, and Marten's own copy.
 
     tests/bench/events.py [--events 2000000] [--runs 3] [--size 300]

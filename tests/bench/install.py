@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long an installation from bare hosts takes, and a second run that changes nothing.
 
     tests/bench/install.py [--runs 1]

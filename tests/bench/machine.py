@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a figure is worth depends on: the day, the machine, the versions. For the tables of the benchmarks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What isolation of the pools costs: pgbench through PgBouncer, for each mode and release.
 
     tests/bench/pools.py [--suites trixie,forky,bookworm] [--rounds 4] [--seconds 4]

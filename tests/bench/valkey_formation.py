@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a cluster takes to form, ours against valkey-cli, on the same machine in one run.
 
     tests/bench/valkey_formation.py [--nodes 6 30 60 120 200] [--version 8.1] [--runs 3]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast slots move, ours against valkey-cli, on the same machine in one run, with a client beside.
 
     tests/bench/valkey_rebalance.py [--version 8.1] [--strings 500000] [--hashes 1000] [--from 3 --to 4] [--runs 1]

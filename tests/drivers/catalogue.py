@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The drivers: where they come from, how their programs run, and which pool the documents give them."""
 
 from __future__ import annotations

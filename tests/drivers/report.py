@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs all drivers on the pools and writes what came of it: tests/drivers/results.json, and docs/drivers.md out of it.
 
     python -m drivers.report [--only NAME ...] [--count 1300] [--page]

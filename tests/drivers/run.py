@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a driver's program on a pool and tells what came of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tier on loopback for drivers and measurements: PostgreSQL, HAProxy before it, and PgBouncers as the role renders them.
 
 Everything speaks TLS with certificates and passwords, as on hosts; only names of folders and ports differ.

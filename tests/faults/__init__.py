@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Breaks a real cluster while clients write, and checks every acknowledged write afterwards."""

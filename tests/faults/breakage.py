@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ways to break a host: each strikes, shows that it happened, and is healed. Real ones: signals, dead hosts, cut networks, full disks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Break the lab while clients write, then check every acknowledged write.
 
     python -m faults.campaign [--only NAME …] [--runs N] [--minutes N] [--output DIRECTORY]

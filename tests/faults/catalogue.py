@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The faults by name: how each strikes, how long it lasts, and what may follow from it."""
 
 from __future__ import annotations

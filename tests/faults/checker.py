@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a history proves: lost, phantom, duplicated and reordered writes, wrong sums, two writers, outages. Pure."""
 
 from __future__ import annotations

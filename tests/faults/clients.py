@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All clients and all looks at the servers, in the background of a block."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether transactions that read one list and append to another could have happened one after the other. Pure.
 
 The order of a list's versions is the order of its values, so who wrote, read and overwrote which version is known, as in

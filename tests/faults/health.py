@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What hosts say of themselves in one look, and the first thing in it that is not as it should be. Pure."""
 
 from __future__ import annotations

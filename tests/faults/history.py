@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What clients did: every operation with its start, end and outcome. No I/O but the file of a history."""
 
 from __future__ import annotations

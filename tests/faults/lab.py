@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab as the campaign sees it: hosts that can be broken, who leads what, and when everything is well again."""
 
 from __future__ import annotations

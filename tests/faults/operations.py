@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Faults in the middle of an operator's work, or that need it: a switchover, a backup, slots that move, a rolling restart, lost data."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write docs/benchmarks/faults.md out of what `make bench-failover`, `make faults` and `make faults-long` found.
 
     python -m faults.page

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients of PostgreSQL that record all they do, and looks at its servers, until `over` is set."""
 
 from __future__ import annotations

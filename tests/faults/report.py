@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a campaign tells: a table, a timeline as SVG, JSON. Pure but for the files."""
 
 from __future__ import annotations

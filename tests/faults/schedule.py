@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Schedules by chance: which faults strike when and for how long, the same for the same seed. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Strike, show that it happened, hold, heal, wait until all is well: one fault, or a schedule of several."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients of the Valkey cluster that record all they do, each a thread that ends when `over` is set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The final state of a lab beside the history: every broken promise."""
 
 from __future__ import annotations

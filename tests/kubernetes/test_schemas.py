@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Manifests against the schemas of CloudNativePG 1.30 and the Barman Cloud plugin, with unknown fields refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event stores and journals that the real libraries wrote (tests/data/events), on a real server."""
 
 from __future__ import annotations

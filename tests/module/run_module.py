@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a module of this collection as Ansible runs it: its main(), with JSON arguments, in a process of its own.
 
 That is 0.3 s a run, against 2 s for `ansible localhost -m`, and it goes through the real argument parsing, exit and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data and clients for tests and benchmarks of a Valkey cluster.
 
 As a program it is one client, in a process of its own: it reads and writes keys of a cluster until its standard input is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real valkey-server processes on loopback, for tests: plain, or with TLS and ACL users."""
 
 from __future__ import annotations

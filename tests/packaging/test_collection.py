@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collection as its users get it: built into a tarball, installed, run by name from any folder."""
 
 from __future__ import annotations

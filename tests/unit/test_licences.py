@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every file says its licence, in a line of its own or by REUSE.toml, and the line changes nothing that a template renders."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said about releases of ansible-core is what the matrix runs."""
 
 from __future__ import annotations

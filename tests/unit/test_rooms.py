@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shape of the code, held: who imports whom, how long classes are, what purity means, which exceptions there are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program that reads and writes event stores through the real libraries, and a server for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was exported and imported is, to the real libraries, the same store: they read the same truth and continue."""
 
 from __future__ import annotations

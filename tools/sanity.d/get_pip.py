@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-in for the script that ansible-test downloads to put pip into its empty virtual environments.
 
 Installs the pip that Python itself carries, then, from the package index, what the command line asks for.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Journeys use the lab as the tests of the finished lab do."""
 
 from __future__ import annotations

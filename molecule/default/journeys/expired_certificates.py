@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All certificates of services are yesterday's: on this machine and on the hosts, of the same keys and names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Playbooks that are killed at a moment by chance, as when the machine they are run from is lost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client that opens a new connection for every write, as applications do after a restart, and remembers what was acknowledged."""
 
 from __future__ import annotations

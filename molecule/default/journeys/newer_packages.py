@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A package repository on the lab's hosts with the very packages that are installed, under a higher version.
 
 Only the version differs, but dpkg replaces every file, so that programs have to restart as after any upgrade.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pgbench at work on a host of the lab, through the pools at the virtual address, every transaction in its log."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pgbench at work through PgBouncer at the virtual address: eight clients at a steady rate, until they are told to end.
 
 A client that sees an error is aborted by pgbench, which says so and exits with an error itself.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The power switch of the lab's hosts: a listener on this machine, which stands for their BMCs, and what calls it on a host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Applications at work: eight clients that write through the virtual address and remember what was acknowledged."""
 
 from __future__ import annotations

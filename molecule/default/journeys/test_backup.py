@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The operator's journey of backups on the running lab: a set of all engines, restores of a part, kills, failovers, lost stores."""
 
 from __future__ import annotations

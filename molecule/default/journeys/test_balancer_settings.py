@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A setting that PgBouncer reads only at its start, changed while queries run: no new client is refused, the virtual address stays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A silent primary that is powered off costs seconds; a command that is not true costs nothing but the wait for the lease."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The operator's journeys as people walk them: an unprivileged user over SSH, sudo with a password, the installed collection.
 
 The hosts are those of HOLDFAST_LAB_CONNECTION=ssh: SSH on a port of its own, names of their own, 127.0.1.1, a time zone, a umask of 077

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard: a server that takes no connection and a full disk cost seconds, and without the guard they cost the cluster."""
 
 from __future__ import annotations

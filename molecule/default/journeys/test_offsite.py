@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Copies off site, on the running lab: S3, S3 encrypted in another bucket, Azure Blob; killed, tampered with, lost, brought back."""
 
 from __future__ import annotations

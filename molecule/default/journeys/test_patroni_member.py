@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The module patroni_member on the running lab: told in check mode, done, seen by patronictl, and done no second time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A converged cluster grows by a host in every tier, gives one up again, and gets a destroyed one back, under pgbench.
 
 In this order on one running lab (`make members`). Witnesses are patronictl, etcdctl and the balancers, not the playbooks' own words.

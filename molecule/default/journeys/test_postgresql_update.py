@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rolling updates and restarts of a converged cluster while pgbench writes through the virtual address: it waits, and sees no error.
 
 In this order on one running lab (`make updates`). Witnesses are dpkg, patronictl, etcdctl and /proc, not the playbooks' own words.

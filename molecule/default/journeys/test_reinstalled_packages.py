@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages that somebody installs anew on the leader, outside update.yml: no failover, and check.yml says where that is not kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole PostgreSQL cluster back to a time, a position, a transaction and a name, on the running lab, while a client writes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Certificates, their authority and passwords rotate while applications work: none of them sees an error.
 
 `make rotation` runs it on the lab that stands. Clients are pgbench with eight connections and writers through the virtual address, and a

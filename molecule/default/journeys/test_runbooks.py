@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the runbooks tell an operator to do, done on the running lab: etcd's data, a quorum's newest members, a Valkey copy and all
 certificates are lost."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A standalone PostgreSQL is adopted, and a second site follows, is promoted, and the first one follows it.
 
 On hosts of its own: HOLDFAST_LAB has to name a lab that doesn't stand. `make sites` does that.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planned switchovers while applications write: they wait, and see no error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Journeys of a Valkey cluster's operator, each under a cluster client that reads and writes, in this order on one lab.
 
 `make journeys` brings the hosts up and removes them. The client may not see one error, save in the moments after a host was

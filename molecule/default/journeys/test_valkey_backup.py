@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The operator's journey of Valkey's backups on the running lab: back up under a client, restore, go back; drills of both engines."""
 
 from __future__ import annotations

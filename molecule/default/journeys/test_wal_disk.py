@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """WAL on a disk of its own: members that are copied anew, a restore and the way back keep it there."""
 
 from __future__ import annotations

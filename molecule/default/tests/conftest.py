@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The finished lab as the tests see it: its hosts, its secrets on this machine, ways to talk to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Knocks at ports from where it runs and says what happened: as a client without TLS, without a certificate, with one.
 
 Reads {"certificates": {name: {"certificate": PEM, "key": PEM}}, "ca": PEM, "knocks": [[address, port, protocol, manner]]}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backup jobs: they wait for their time without a controller, and tell of themselves."""
 
 from __future__ import annotations

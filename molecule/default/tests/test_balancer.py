@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PgBouncer, HAProxy and the virtual address: the right member behind every port, and real work through them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """etcd, by etcdctl: three voting members over mTLS, users with the rights they need and no more."""
 
 from __future__ import annotations

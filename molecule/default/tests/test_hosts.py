@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is common to all hosts: their services run and start at boot, nothing else does, secrets stay secret."""
 
 from __future__ import annotations

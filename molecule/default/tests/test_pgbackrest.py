@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pgBackRest: who may reach a repository, what arrives there, and that a failover between and during backups leaves no gap."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The playbooks on a finished lab: a second run and check mode change nothing and restart nothing."""
 
 from __future__ import annotations

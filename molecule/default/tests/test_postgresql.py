@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PostgreSQL under Patroni, by patronictl and by PostgreSQL's own views: one primary, two replicas that count."""
 
 from __future__ import annotations

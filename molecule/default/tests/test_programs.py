@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collection's own programs on the lab: of this collection, named where they are not, and mended by site.yml."""
 
 from __future__ import annotations

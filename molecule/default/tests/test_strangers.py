@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every port of every service refuses strangers: without TLS, without a certificate, with one of another authority.
 
 Each refusal stands beside a control: at the same port the cluster's own client is served, so that a port on which nobody

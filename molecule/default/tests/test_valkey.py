@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Valkey cluster, by valkey-cli and by a cluster client: all slots, replicas on other hosts, data on both."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which of the packages that a host needs apt could install, out of what dpkg and apt say. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Package sources of the host on which this runs, as files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What apt would install, out of `apt-cache policy`, and what runs an older program than the one on disk. No I/O."""
 
 from __future__ import annotations

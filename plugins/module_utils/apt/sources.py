@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Package sources of apt, in both of its formats (sources.list(5)). No I/O."""
 
 from __future__ import annotations

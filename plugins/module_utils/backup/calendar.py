@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Calendar expressions of systemd.time(7), checked without systemd. No I/O.
 
 It refuses what no systemd accepts and says which part is wrong. `systemd-analyze calendar` on the host has the last word.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """One list of the backups of all engines and repositories, read from the stores themselves. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The catalogue of a host: read from its stores each time, so that it can't drift from them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a backup job needs of the host it runs on: configuration, locks, other programs, and who leads the cluster now."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The job that restores the newest backup of each engine, looks whether it is good, and writes down what was found.
 
 Nothing of the cluster is touched. Each engine's drill stands beside what makes its backups.

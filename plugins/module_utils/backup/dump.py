@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a dump of PostgreSQL holds, and the SQL that makes its database and its roles anew. No I/O."""
 
 from __future__ import annotations

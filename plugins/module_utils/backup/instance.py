@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """PostgreSQL of a physical backup, for a while: restored into a folder of its own, on a socket that nobody else sees.
 
 It neither archives nor listens on the network, so that it can't be taken for a member of the cluster.

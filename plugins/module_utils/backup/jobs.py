@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Jobs that a schedule is made of, and the systemd units that run them. No I/O."""
 
 from __future__ import annotations

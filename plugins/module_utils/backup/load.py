@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A dump's way into the cluster: as a database, as single tables, as rows, as roles.
 
 A database is filled under another name and takes its place only when it is whole; what was there is kept beside it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Dumps of PostgreSQL's databases and roles, made by pg_dump as backups that are folders of files."""
 
 from __future__ import annotations

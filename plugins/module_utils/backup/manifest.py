@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A backup that is a folder of files, and the manifest that makes it one.
 
 A backup lies in `<backup_dir>/<engine>/<label>/`. While it is made, and while it is deleted, its folder is called

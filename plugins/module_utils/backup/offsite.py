@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Copies of file backups in object stores, carried by rclone.
 
 A backup's files go first, are verified, and then its manifest: a copy without a manifest is none. So a killed upload is never

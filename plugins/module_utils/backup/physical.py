@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Backups of PostgreSQL by pgBackRest: made, and read from its repositories."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Restores the newest physical backup of PostgreSQL on this host and looks at all of it, on a socket in a folder of its own."""
 
 from __future__ import annotations

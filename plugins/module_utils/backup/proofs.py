@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Proofs: what a drill found out about one backup. No I/O.
 
 A proof lies in `<backup_dir>/proofs/<engine>/<label>.json`. pgBackRest's backups have the engine `postgresql` and pgBackRest's label.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Restores of one database, single tables or the roles: from a dump, or from a physical backup through a temporary server."""
 
 from __future__ import annotations

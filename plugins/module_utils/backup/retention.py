@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which backups are kept. No I/O.
 
 A rule keeps; nothing is deleted because it is old, only because no rule wants it any more. Whatever the rule, of each series

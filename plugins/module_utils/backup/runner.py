@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Runs one job: decides whether it is this host's now, holds its lock, calls its engine, and leaves the result to read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Backups that are folders, on disk: begin, finish, read, verify, remove. Every step may be interrupted."""
 
 from __future__ import annotations

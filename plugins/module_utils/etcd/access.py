@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Users and roles of etcd: what there is, what is wished, the requests between the two. No I/O."""
 
 from __future__ import annotations

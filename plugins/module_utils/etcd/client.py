@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Client of etcd's JSON gateway (the v3 API over HTTPS), by the standard library only.
 
 Protocol: https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/ . Keys and values are base64, 64-bit numbers are text,

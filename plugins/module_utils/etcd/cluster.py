@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What an etcd cluster is like, and what is wrong with it. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Keys and leases of etcd below one prefix, for programs that run beside Patroni.
 
 Protocol: https://etcd.io/docs/v3.5/dev-guide/api_reference_v3/ . Lease numbers are kept as the text that the gateway uses.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Who is a member of an etcd cluster and who shall be: the steps between the two, and what is refused. No I/O.
 
 Sources: https://etcd.io/docs/v3.5/op-guide/runtime-configuration/ and server/etcdserver/server.go (3.5: AddMember, PromoteMember,

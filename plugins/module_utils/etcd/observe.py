@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Reads an etcd cluster from its members."""
 
 from __future__ import annotations

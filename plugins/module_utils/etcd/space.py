@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What has to be done to give etcd its room back, in which order. No I/O.
 
 etcd refuses every write once a member's database has reached the quota (alarm NOSPACE). Tried with 3.5.16: a disarmed alarm is raised

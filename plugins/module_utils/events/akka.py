@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Journals and snapshots of Akka.NET in PostgreSQL: their tables in both mappings, and the rules for them. No I/O.
 
 Mapping `default` of Akka.Persistence.Sql: journal, tags, snapshot, with delete-compatibility-mode journal_metadata. Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Writes archives of Akka's journals."""
 
 from __future__ import annotations

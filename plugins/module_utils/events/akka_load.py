@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Brings archives of Akka's journals into journals: staged whole, compared, written batch by batch."""
 
 from __future__ import annotations

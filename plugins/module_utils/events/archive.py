@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The archive of an event store: what its manifest says beyond that of any backup, and how it proves itself. No I/O.
 
 An archive is a backup that is a folder of files (backup/manifest.py): one file for each part of a table, PostgreSQL's COPY text in

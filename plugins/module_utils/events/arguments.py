@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Options that the modules of event stores share, and what is made of them."""
 
 from __future__ import annotations

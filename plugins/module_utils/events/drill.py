@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Proves archives: a server of its own on this host, which nobody else sees, takes all their rows.
 
 An archive holds no definitions of tables, so the drill makes them of the columns and keys that the manifest tells, loads every part,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Writes archives: one snapshot, parts side by side under it, a manifest last."""
 
 from __future__ import annotations

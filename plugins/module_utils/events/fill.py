@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Fills an empty store with an archive, several parts at a time, or without its keys."""
 
 from __future__ import annotations

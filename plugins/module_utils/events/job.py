@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Exports and imports of event stores and journals on a backup host: by a timer, by a playbook, and as a drill."""
 
 from __future__ import annotations

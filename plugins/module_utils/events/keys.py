@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Keys and indexes of a store that are dropped while it is filled, and built again in the same transaction.
 
 Whatever the import dies of, the transaction goes back, and every key is there as before.

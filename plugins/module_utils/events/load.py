@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Brings an archive of Marten's events into a store: an empty one fast, a living one batch by batch.
 
 What exists already is known by tenant, stream, version and id, so that a second run, or one after a killed one, adds what lacks.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Marten's rules, as SQL: what an export reads, what an import compares and writes. No I/O.
 
 Facts of the source: seq_id is the order of all events, but neither that of commits nor that of times; the daemon reads above a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Adds what a living store lacks of an archive, batch by batch: whatever it dies of, what was written is whole."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Sessions with PostgreSQL through psql, which every host has, and rows that flow between COPY and files without passing here.
 
 A session is one psql that lives as long as its block, so that transactions, snapshots and temporary tables do. COPY goes through

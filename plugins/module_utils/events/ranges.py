@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which events an export takes, and how they are cut into parts that are read side by side. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The end of every import: sequences and HighWaterMark, and the documents that come along."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The shape of a Marten event store, read from PostgreSQL's catalogue. No I/O.
 
 Marten has no table that says how a store was configured: identity, tenancy and partitions are told by types and keys of mt_streams

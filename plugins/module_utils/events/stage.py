@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What of an archive a living store lacks: its rows in temporary tables, compared with the store's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The store that an import writes to: how it is reached, what it can take, and who else works in it."""
 
 from __future__ import annotations

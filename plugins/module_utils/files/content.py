@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Content of files: read where there is one, replaced whole or not at all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Locks that the kernel lets go with the process that holds them."""
 
 from __future__ import annotations

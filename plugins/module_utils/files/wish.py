@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What differs between the files that are wished and those that are there. No I/O."""
 
 from __future__ import annotations

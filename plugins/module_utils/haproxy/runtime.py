@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """HAProxy's runtime API on its Unix socket.
 
 Source: HAProxy's Management Guide, "Unix Socket commands".

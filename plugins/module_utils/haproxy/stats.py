@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """HAProxy's statistics, from the CSV of `show stat` to data. No I/O.
 
 Source: HAProxy's Management Guide, "Statistics and monitoring", "CSV format".

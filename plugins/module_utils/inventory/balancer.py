@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """PgBouncer, HAProxy and keepalived of a running cluster as variables of the inventory. No I/O.
 
 Source of what holds where nothing is said: PgBouncer's manual, defaults of 1.18 to 1.24.

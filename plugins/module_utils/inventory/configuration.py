@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Configuration files of services as data, without their secrets. No I/O.
 
 Sources: PgBouncer's manual (pgbouncer.ini), HAProxy's configuration manual (sections, bind, httpchk), keepalived.conf(5),

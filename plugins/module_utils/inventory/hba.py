@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Lines of a running cluster's pg_hba.conf as variables of the inventory. No I/O.
 
 Source: PostgreSQL's manual, "The pg_hba.conf File". The lines of the cluster's own users are written by the role patroni.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """From what hosts say to the inventory that keeps them. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which parts of a configuration are secrets, so that none of them leaves its host. No I/O."""
 
 from __future__ import annotations

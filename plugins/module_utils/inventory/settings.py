@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Settings of PostgreSQL and Patroni of a running cluster as variables of the inventory. No I/O.
 
 Sources: Patroni's documentation, "Dynamic Configuration Settings" (defaults of what is not set); src/bin/initdb/initdb.c of

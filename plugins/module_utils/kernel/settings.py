@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Kernel settings under /proc/sys and /sys: names, values and refusals. No I/O."""
 
 from __future__ import annotations

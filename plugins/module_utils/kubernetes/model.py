@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What an inventory and the options of kubernetes.yml say, as far as manifests need it. No I/O."""
 
 from __future__ import annotations

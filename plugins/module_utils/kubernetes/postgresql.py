@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """PostgreSQL as a cluster of CloudNativePG, and the way over from machines. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """All manifests of a tier, by the file that they go into. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Where backups go: an object store of the inventory as the Barman Cloud plugin has it. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Valkey as a StatefulSet that survives new addresses of its pods. No I/O."""
 
 from __future__ import annotations

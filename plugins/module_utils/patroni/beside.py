@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What programs on PostgreSQL's hosts share: Patroni's own configuration, its store, and the other members' REST API."""
 
 from __future__ import annotations

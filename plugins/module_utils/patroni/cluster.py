@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What Patroni's REST API says about a cluster, as data with verdicts. No I/O.
 
 Sources: patroni/utils.py (cluster_as_json) and patroni/api.py of Patroni 3.0.2, 4.0.7 and 4.1.5. What differs between them:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Patroni's dynamic configuration: which patch leads from what is there to what is declared, and what is refused. No I/O.
 
 Sources: patroni/utils.py (patch_config), patroni/config.py (_validate_and_adjust_timeouts) and docs/dynamic_configuration.rst of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """How modules reach Patroni: the options of the documentation fragment `patroni`, and the client made of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whose is a PostgreSQL data directory? No I/O.
 
 Sources: PostgreSQL's src/include/catalog/pg_control.h (the file global/pg_control begins with the system identifier, an unsigned

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """When a silent primary's host may be powered off, and when its lease may be ended after that. No I/O.
 
 Ending a lease lets another member lead at once. It is safe only where the old primary cannot take a write any more: its power is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whom a replica streams from, as Patroni writes it into postgresql.conf and its password file. No I/O."""
 
 from __future__ import annotations

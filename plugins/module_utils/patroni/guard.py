@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """When a host gives up PostgreSQL's leadership although Patroni sees nothing wrong, and when it comes back. No I/O.
 
 Patroni keeps its connections to PostgreSQL open and asks no disk: a postmaster that takes no new connection, and a file system

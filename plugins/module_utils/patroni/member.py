@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What one Patroni member says about itself, and its tags in its configuration file. No I/O.
 
 Sources: patroni/api.py (get_postgresql_status, do_POST_restart, do_POST_reinitialize) and patroni/patroni.py (Patroni.tags) of

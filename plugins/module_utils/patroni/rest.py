@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """HTTPS client for Patroni's REST API: mutual TLS, the server's certificate is always verified."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """In which order the members of a Patroni cluster are upgraded and restarted. No I/O."""
 
 from __future__ import annotations

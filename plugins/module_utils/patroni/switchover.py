@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which member may take over from the leader, and which one should: decided from what Patroni says. No I/O.
 
 Sources: patroni/ha.py (process_manual_failover_from_leader, is_failover_possible) and docs/rest_api.rst of Patroni 3.0.2, 4.0.7

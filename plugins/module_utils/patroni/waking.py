@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Wake members of Patroni that sleep until their next turn, while commits wait for them.
 
 A change of the dynamic configuration wakes a member, also one that changes nothing (`do_PATCH_config` of 3.0 to 4.1).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """WAL that is missing inside an archive, by the names of its files. No I/O.
 
 Where archive-push-queue-max is reached pgBackRest drops WAL and tells PostgreSQL that it is archived. Afterwards `info`, `verify` and

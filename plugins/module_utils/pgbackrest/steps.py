@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The steps of a restore on one host: what each does next, from what stands there. No I/O.
 
 A step is a tuple of actions, each of which a machine does whole or can be killed in. A killed step is asked for again, sees what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """WAL on a disk of its own: PGDATA/pg_wal is a link, and a data directory goes nowhere without the folder behind it.
 
 Each function can be killed at any line and be called again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A client for PgBouncer's administration console on a Unix socket, which speaks PostgreSQL's protocol 3.0.
 
 Balancers need no PostgreSQL client library otherwise, and the console of older versions only knows simple queries.

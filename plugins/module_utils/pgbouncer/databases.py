@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The names under which PgBouncer offers databases, with their pools: the one place that makes them. No I/O.
 
 Source of the options of a line and of how its names are read: PgBouncer's manual, "Section [databases]"; lib/usual/cfparser.c.

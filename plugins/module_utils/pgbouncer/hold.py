@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """When paused pools continue: decided from what the members of Patroni and HAProxy say. No I/O.
 
 The pools of a balancer are held by a program of that balancer, so that they resume whatever becomes of the controller, and

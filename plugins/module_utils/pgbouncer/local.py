@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """How a process of root speaks to PgBouncer as the user that PgBouncer runs as."""
 
 from __future__ import annotations

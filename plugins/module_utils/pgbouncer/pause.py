@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The pause of one PgBouncer for planned work: transactions end, then sessions are ended, and nobody is let in until it is over. No I/O.
 
 PAUSE alone waits for the clients of session pools too, which leave when they like, and KILL is refused while PAUSE is at work. So the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """PgBouncer's SHOW POOLS and SHOW DATABASES as data. No I/O.
 
 Source: PgBouncer's manual, "SHOW POOLS", "SHOW DATABASES"; 1.18 to 1.26 differ in columns that are not used here.

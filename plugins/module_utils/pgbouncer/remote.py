@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Pauses the pools of several PgBouncers at the same moment, over their consoles on the network.
 
 One process does all of it, so that nothing else passes between the pause and what it is made for.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which pools get new connections to PostgreSQL when something of a database has changed that a connection remembers. No I/O.
 
 A connection keeps settings of its database and role as they were when it was made, and the plans of statements that PgBouncer has prepared

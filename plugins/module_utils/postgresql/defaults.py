@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Session defaults of databases and roles (ALTER DATABASE, ALTER ROLE ... SET): what is wished, and what differs. No I/O.
 
 Source: PostgreSQL's manual, "ALTER DATABASE", "ALTER ROLE", "pg_db_role_setting"; which parameters are lists of quoted names:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Reads the state of PostgreSQL servers, one statement a server, all servers at once.
 
 Source: PostgreSQL's manual, versions 13 to 18, "Monitoring Database Activity" and "System Administration Functions".

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules over the replication of a PostgreSQL cluster: its state in, findings out. No I/O.
 
 Source: PostgreSQL's manual, "Preventing Transaction ID Wraparound Failures", beside those of the state.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """PostgreSQL's SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677; src/common/scram-common.c). No I/O.
 
 A verifier made here goes over the wire and into the server's log in place of the password.

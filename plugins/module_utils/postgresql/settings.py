@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whether PostgreSQL would take a setting, by what its own pg_settings says. No I/O.
 
 Sources: src/backend/utils/misc/guc.c (parse_int, parse_real, convert_to_base_unit) and bool.c of PostgreSQL 15 to 18.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whether a standalone PostgreSQL can be taken into a cluster by letting the cluster follow it first. No I/O.
 
 Sources: PostgreSQL's manual, "Hot Standby" (settings that a standby must not have lower), "Unlogged tables", "pg_hba.conf";

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The state of a PostgreSQL cluster's replication, read out of what servers and Patroni say. No I/O.
 
 Sources: PostgreSQL's manual, "The Cumulative Statistics System" (pg_stat_replication, pg_stat_wal_receiver, pg_stat_archiver),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What can be said about the difference of two clocks that were read over a network. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules about what the controller must have: the folder of the cluster's secrets. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules about PostgreSQL's data directory: whose it is, where it lies, and the locales that a new one needs. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """All rules over one inventory, and the text of what they found. No I/O."""
 
 from __future__ import annotations

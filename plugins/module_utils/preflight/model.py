@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What the preflight knows of an inventory, and what it says about it. No I/O."""
 
 from __future__ import annotations

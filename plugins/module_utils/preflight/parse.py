@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Reading of what Linux and the services' files say about a host. Text and bytes in, plain data out. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules about the shape of the Valkey cluster, and whether its replicas can be kept apart. No I/O."""
 
 from __future__ import annotations

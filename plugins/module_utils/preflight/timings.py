@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules about Patroni's timings and the values that all hosts must share. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whether a variable of a role has the type that the role's specification declares. No I/O.
 
 ansible-core's validate_argument_spec accepts text for a number or a truth value, and hands the role the text unchanged

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules about the variables themselves: names, types, secrets. Argument specifications are the measure. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What differs between a program's folder as it is wished and as it is on a host. No I/O."""
 
 from __future__ import annotations

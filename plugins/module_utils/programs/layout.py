@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Where the collection's own programs stand on a host, and what surrounds the code of each. No I/O."""
 
 from __future__ import annotations

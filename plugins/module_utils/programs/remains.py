@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What releases up to 0.1 have left of their programs, which shared folders of code. No I/O.
 
 A program was one file: in LIBRARY, where all shared `ansible_collections`, or in one of the folders below it that had such code of their

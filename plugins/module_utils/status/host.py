@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a host says of itself, from the output of programs to data. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """From the answers of modules to one plain model of the whole cluster, printed as text or as JSON. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The model of a cluster as one screen of text. No I/O."""
 
 from __future__ import annotations

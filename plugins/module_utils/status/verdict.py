@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules over the whole cluster that no engine's own check covers, and the text of all findings. No I/O."""
 
 from __future__ import annotations

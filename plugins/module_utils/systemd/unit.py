@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What to do with one systemd unit. No I/O.
 
 A unit must be restarted when the files that its running process loaded are not the files on disk. What was loaded is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Waits until the servers of a cluster agree: whom they know, who owns what, whose link is up."""
 
 from __future__ import annotations

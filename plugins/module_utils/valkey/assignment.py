@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """From slots that an operator assigns, and what servers say, to a plan. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Connections to Valkey servers: the options that all modules share, one client, and many clients at once.
 
 The library `valkey` is used where it is installed, else `redis`: both have the same connection class.

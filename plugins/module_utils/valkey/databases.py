@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The databases of a cluster: one before Valkey 9.0, as many as the setting `cluster-databases` says since. No I/O.
 
 A slot has its keys in all of them, but CLUSTER COUNTKEYSINSLOT, CLUSTER GETKEYSINSLOT and MIGRATE see the one that a

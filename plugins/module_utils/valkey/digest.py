@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a key holds, as a digest that two servers agree on whatever their hash seeds and encodings are. No I/O."""
 
 from __future__ import annotations

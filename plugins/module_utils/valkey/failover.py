@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whether a replica may take over from its primary, which one should, and what that may cost. No I/O."""
 
 from __future__ import annotations

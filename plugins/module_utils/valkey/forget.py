@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which members of a Valkey cluster stood on a machine that is gone, and whether they may be forgotten. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Makes one cluster of servers, as a plan says: gossip at a quick pace, slots, meetings, replicas, takeovers, farewells."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Libraries of functions: every primary needs the same, since each is asked for the keys of its slots.
 
 A server hands libraries to its replicas, never to other primaries (https://valkey.io/topics/functions-intro/, "Functions in

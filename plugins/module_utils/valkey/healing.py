@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What to do about slots that an interrupted run, or another tool, left open or without an owner. No I/O.
 
 The rule behind all of it: a slot goes to the node that holds its keys, and where keys of one slot are in two places nothing is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Who has to be met again after the servers of a Valkey cluster came back with other addresses. No I/O.
 
 The cluster bus knows addresses only; host names that servers announce do not help it, and one meeting joins two servers and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Moving slots with their keys between servers: what an engine takes and gives.
 
 An engine may be interrupted anywhere: what it leaves is open slots, which `healing` reads and turns into moves again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The option `nodes` of the Valkey modules, and what becomes of it."""
 
 from __future__ import annotations

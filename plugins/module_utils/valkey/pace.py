@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The gossip pace of servers while they meet, and how an interrupted run tells what to go back to. No I/O.
 
 Nodes learn of each other by pings, so their interval limits how fast a cluster forms: `cluster-ping-interval` is a hidden setting

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Placement: which nodes are primaries and which replica follows which, by host and zone. No I/O.
 
 Hard: no replica on its primary's host. Wished, in this order: no host holds so many primaries that its loss leaves no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """How many primaries a number of instances makes, and whether hosts can keep them apart. No I/O."""
 
 from __future__ import annotations

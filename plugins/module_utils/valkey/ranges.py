@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Hash slots as ranges: the arithmetic that planner, parser and messages share. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Keys of a server as clients see them, whatever bytes they are made of."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """In which order instances of a Valkey cluster restart. No I/O."""
 
 from __future__ import annotations

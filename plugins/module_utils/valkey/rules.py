@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Rules for replication in a Valkey cluster: from declared nodes and what servers say to findings. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """From the declared shape of a cluster and what its servers say to a plan. No I/O."""
 
 from __future__ import annotations

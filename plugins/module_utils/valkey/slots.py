@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Planner of slot moves: from who owns what and a wish to the fewest moves that fulfil it. No I/O.
 
 Nodes are named by id. A slot moves only when it must: the number of slots moved is what pins demand plus the sum of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a Valkey server says about its cluster, as data. No I/O.
 
 Formats: the replies of CLUSTER NODES, CLUSTER SHARDS, CLUSTER INFO and INFO of Valkey 8.0 to 9.1

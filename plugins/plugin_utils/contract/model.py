@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a playbook may be asked for: its options, those of the playbooks that it runs, and names of earlier releases. No I/O."""
 
 from __future__ import annotations

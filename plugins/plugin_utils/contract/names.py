@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which names of variables a playbook may be called with. No I/O."""
 
 from __future__ import annotations

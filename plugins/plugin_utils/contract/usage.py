@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What a person reads about a playbook's contract: the text of `-e help=true`, a section of the documents. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Values of a playbook's options in the types that its specification declares. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Which of the collection's code a program needs: what it imports, and what that imports. No I/O.
 
 The code is parsed, never run: https://docs.python.org/3/library/ast.html .

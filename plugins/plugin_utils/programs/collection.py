@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """This collection on the controller: its version, its code, its programs and their units."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Certificates of the cluster: which must be issued and why, and the issuing itself. No files, no clock.
 
 Everything is ECDSA P-256 (RFC 5480) with SHA-256. Leaf PEMs carry the private key (PKCS #8) and the certificate, in

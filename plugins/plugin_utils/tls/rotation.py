@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Carries the steps of a rotation out on the certificates' folder of the controller.
 
 Beside the layout of store.py: rotation.json, the step; ca.key.next, the key of the authority to come, whose certificate stands in

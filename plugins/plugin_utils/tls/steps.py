@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The steps of a rotation of certificates: which is under way, which may come next. No files, no clock.
 
 `leaves` issues all certificates anew. A new authority takes three steps, each of which issues them, too: `begin`, every server

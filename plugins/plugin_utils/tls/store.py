@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The certificates' folder on the controller: reading, issuing what is missing, writing whole files only.
 
 Layout: ca.key, ca.crt, hosts/<host>/<service>.pem, clients/<name>.key, clients/<name>.crt; what a rotation adds to it is

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- hold(backend, seconds, single, otherwise): keep a new connection waiting until a server of the backend can take it, and
 -- write down which one: the variable txn.member is for a rule use-server.
 --

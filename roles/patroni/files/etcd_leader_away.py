@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wake the other members when this host's Patroni member becomes the leader, and move etcd's leadership off this host.
 
 An etcd leader that dies restarts every lease, so a host that is both PostgreSQL's primary and etcd's leader costs a second ttl

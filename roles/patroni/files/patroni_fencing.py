@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Power the silent host of PostgreSQL's primary off and let another member lead at once, in place of after the lease's time.
 
 Runs beside every member. Where nothing of the leader's host answers for a while, a majority of the other members says so in etcd;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Let this host's replica stream from a new leader as soon as that has the lock.
 
 A member of Patroni that looks while nobody has the lock sleeps two seconds before it looks again (process_unhealthy_cluster of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Give up PostgreSQL's leadership where Patroni sees nothing wrong: a server that takes no connection, a disk that takes no write.
 
 A server that is gone is Patroni's matter, which it sees at its next turn; it is woken to see it at once.

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 SELECT n.nspacl::text AS schema_rights, p.proowner::regrole::text AS owner, p.prosecdef AS security_definer,
        p.proconfig::text AS settings, p.proacl::text AS rights, md5(p.prosrc) AS source,
        pg_catalog.pg_has_role('rewinder', 'pg_monitor', 'MEMBER') AS rewinder_monitors,

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- The function by which PgBouncer looks up the password of a user who connects. It runs as its owner, so its names are qualified and
 -- its search path is fixed. No row: superusers, replication users, users who may not log in, whose password has expired, or
 -- who have none.

@@ -1,6 +1,7 @@
 # Copyright: the holdfast.persistence authors
 # Apache License 2.0 (see LICENSE) or, at your option,
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt)
+# SPDX-License-Identifier: Apache-2.0
 """Make a replica from the newest backup, where that is of the primary's own history.
 
 Patroni calls this (`create_replica_methods`) with --scope, --role, --datadir and --connstring. Status 1 tells it to take the next

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hold the pools of this host's PgBouncer for a bounded time, for a switchover.
 
 Pauses, or waits armed until somebody else pauses, says so to systemd, then looks until the members of Patroni and this host's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """systemctl reload of pgbouncer.service: PgBouncer reads its settings.
 
 Where pgbouncer-takeover asked for it, a new process of the program on disk takes the new connections in its place, and the old one ends

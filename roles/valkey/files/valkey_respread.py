@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Let a replica of this host take over where one host holds too many of the Valkey cluster's primaries.
 
 After a failover one host may hold a majority of the primaries; when that host dies next, nobody is left to elect. A timer

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // pgjdbc as it comes; the shape is that of shape.py. Run by java -cp postgresql.jar Jdbc.java WORKERS COUNT.
 import java.io.BufferedReader;
 import java.io.InputStreamReader;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Perl's DBD::Pg. One process for each worker; the shape is that of shape.py.
 use strict;
 use warnings;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Django's ORM on psycopg; a thread has a connection of its own."""
 
 from __future__ import annotations

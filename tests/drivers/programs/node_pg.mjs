@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // node-postgres (pg): named statements where the application gives a name, as its documentation recommends for repeated ones.
 import { readFileSync } from "node:fs";
 import { pipeline } from "node:stream/promises";

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pg8000."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // postgres.js: one connection for each worker.
 import { readFileSync } from "node:fs";
 import { pipeline } from "node:stream/promises";

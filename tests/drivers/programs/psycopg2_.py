@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """psycopg2, which has no prepared statements."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Ruby's pg, and ActiveRecord on it (second word "rails"): the shape is that of shape.py. One process for each worker.
 require "json"
 require "pg"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The shape of the programs for Node.js: as shape.py. Workers are connections whose queries overlap.
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one shape of the programs in Python: what each driver does on a pool, and how it tells what came of it.
 
     PROGRAM.py WORKERS COUNT

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQLAlchemy on psycopg, with its pool."""
 
 from __future__ import annotations

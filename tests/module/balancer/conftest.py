@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HAProxy of each Debian release."""
 
 from __future__ import annotations

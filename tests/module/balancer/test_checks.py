@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What HAProxy asks of a member of Patroni before it sends connections: real HAProxy, the rendered checks, an answering member."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HAProxy of each Debian release accepts the configuration that the role renders for it, without a warning."""
 
 from __future__ import annotations

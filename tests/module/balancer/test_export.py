@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The balancers' files, as the roles render them, give back what the inventory says, and nothing else."""
 
 from __future__ import annotations

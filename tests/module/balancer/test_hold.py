@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """New connections wait for a primary that can take them, and no longer."""
 
 from __future__ import annotations

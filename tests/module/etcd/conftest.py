@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real etcd cluster on loopback, over TLS."""
 
 from __future__ import annotations

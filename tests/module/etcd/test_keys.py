@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A key of a real etcd is watched."""
 
 from __future__ import annotations

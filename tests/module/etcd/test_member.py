@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Members join, vote in and leave a real etcd cluster on loopback."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real etcd cluster at its quota gets its room back, whatever was interrupted before."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real PostgreSQL on loopback, and the stores that the real libraries wrote."""
 
 from __future__ import annotations

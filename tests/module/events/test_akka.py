@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Journals of Akka.NET go out and come in again, with what keeps an actor's number."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The job of a backup host: archives in the catalogue, proved by drills, deleted by the rule, and brought back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stores of Marten go out and come in again: every row of every table is there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an import into a store takes, what it refuses, and what is left when it is killed."""
 
 from __future__ import annotations

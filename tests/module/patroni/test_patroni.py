@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The modules for Patroni against its REST API over mutual TLS, played by a small server that keeps a configuration."""
 
 from __future__ import annotations

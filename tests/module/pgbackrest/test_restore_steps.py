@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pgbackrest_restore after a run that was killed: its step may be at work still, and what it filled may be half."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real PostgreSQL primary and its replica on loopback, TLS with client certificates, and a stand-in for Patroni."""
 
 from __future__ import annotations

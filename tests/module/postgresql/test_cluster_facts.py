@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PostgreSQL under Patroni as an inventory would keep it: what the role was told comes back from a real server."""
 
 from __future__ import annotations

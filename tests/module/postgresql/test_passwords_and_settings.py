@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Passwords, settings and certificates, against a real server."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real PgBouncers with the role's configuration: whom a connection reaches next, and how a pause treats sessions."""
 
 from __future__ import annotations

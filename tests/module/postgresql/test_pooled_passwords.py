@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client behind a real PgBouncer notices nothing when its password and the one of the lookup change."""
 
 from __future__ import annotations

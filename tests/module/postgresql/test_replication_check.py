@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The module postgresql_replication_check against a real primary and replica."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of databases and roles on a real server, with a real PgBouncer that takes them up; and pools renewed after a migration."""
 
 from __future__ import annotations

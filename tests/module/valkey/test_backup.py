@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backups and restores of real clusters under a writing client; killed at random points, tampered with, into other shapes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program of the backup host against a real cluster: its job, its drill, and what a broken backup does to all that tell of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """valkey_cluster against real servers; valkey-cli is the witness."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Valkey cluster as an inventory would keep it: read by the module cluster_facts, planned, and compared with what was declared."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """valkey_config on a real server: what it sets live, what waits for a restart, and runs that are killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """playbooks/export_inventory.yml against a real Valkey cluster on loopback: check mode, the inventory, a second run, what is refused."""
 
 from __future__ import annotations

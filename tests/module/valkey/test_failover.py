@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """valkey_failover and valkey_forget against real servers, with a reading and writing client beside them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Libraries of functions come along when a shard is added, before a client can call one there; differences are found."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What others, or a killed run, left open is finished without losing a key: marks set by hand on real servers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A lost or damaged nodes.conf comes back from what the other members know, on real servers."""
 
 from __future__ import annotations

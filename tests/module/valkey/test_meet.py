@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """valkey_meet against real servers all of whose addresses change at once, as those of pods do."""
 
 from __future__ import annotations

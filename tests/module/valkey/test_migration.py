@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slot moves with a client beside, killed and throttled. HOLDFAST_KILLS: kills in each test, 3 unless given."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the documents promise of slots and of check mode, on real servers. HOLDFAST_PEER=1: with valkey-cli beside every run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program that spreads primaries, run as its timer runs it on each of three pretended hosts."""
 
 from __future__ import annotations

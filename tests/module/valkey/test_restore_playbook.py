@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """restore_valkey.yml as an operator runs it, against real servers: refuses, restores, goes back."""
 
 from __future__ import annotations

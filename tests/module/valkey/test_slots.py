@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """valkey_slots against real servers; valkey-cli is the witness and the peer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which packages apt can install, out of the words of dpkg and apt."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What would be upgraded, and what runs an old program."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading apt's sources in both formats."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calendar expressions: what systemd takes is taken, what it refuses is refused with the part that is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One list over engines, repositories and proofs, and what is said of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is not as it should be with jobs and archives, told by what the host found."""
 
 from __future__ import annotations

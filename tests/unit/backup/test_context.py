@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a job runs, from which member, and one at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A drill says what it proved, and never success over nothing."""
 
 from __future__ import annotations

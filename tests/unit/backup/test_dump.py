@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a dump holds, and the SQL that makes its database and its roles anew."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A temporary server of a physical backup: its configuration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Manifests: what makes a folder a backup, and what unmakes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retention: what every rule leaves, whatever it says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and texts as SQL takes them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be wanted of a restore, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contracts of all playbooks: complete, true to the plays, and no misspelling of a variable passes any of them."""
 
 from __future__ import annotations

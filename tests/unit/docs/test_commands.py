@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every command in a document could be typed: its playbook exists and knows the variables and tags, and the values are allowed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documents name only what exists, and all of what they promise to list."""
 
 from __future__ import annotations

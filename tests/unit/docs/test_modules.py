@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `ansible-doc` shows of a module: two examples that its options allow, and what it returns as it really looks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The English that users read, as far as a machine can judge: names of plays and tasks, and turns that docs/style.md refuses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of drivers is what the last run of `make drivers` saw."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From found to wished users and roles of etcd."""
 
 from __future__ import annotations

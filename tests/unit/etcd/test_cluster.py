@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading and judging an etcd cluster."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys and leases as etcd's gateway writes them."""
 
 from __future__ import annotations

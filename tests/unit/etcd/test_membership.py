@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may join, vote in and leave an etcd cluster."""
 
 from __future__ import annotations

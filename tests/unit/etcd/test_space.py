@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Room in etcd comes back in one order only: compact, every member defragmented, the alarm disarmed last."""
 
 from __future__ import annotations

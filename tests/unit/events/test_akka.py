@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables of Akka's journals, in both mappings."""
 
 from __future__ import annotations

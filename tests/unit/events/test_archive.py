@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The archive's manifest proves itself and says no less than it was told."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an export of Marten's store reads, and what an import sets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which events an export takes, and how they are cut into parts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shape of a store, as its catalogue tells it."""
 
 from __future__ import annotations

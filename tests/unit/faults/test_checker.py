@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checker finds what was planted, and nothing in histories that are right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Histories that some order explains are right; planted cycles, lost and doubled values are found."""
 
 from __future__ import annotations

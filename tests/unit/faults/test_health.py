@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One look at each host: what it said becomes facts, and the first sick one is named."""
 
 from __future__ import annotations

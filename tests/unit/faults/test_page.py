@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of results has what was measured, beside the peer's figures, and leaves out what was not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report shows what happened: a row for every trial, a well-formed timeline, the worst first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Schedules by chance are the same for the same seed, and what they say together is right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times in which what has to end an old primary was frozen are told apart from all others."""
 
 from __future__ import annotations

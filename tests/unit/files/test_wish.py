@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Comparing wished and found files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A cluster that others made as an inventory: what is kept, what is told, and that preflight takes it."""
 
 from __future__ import annotations

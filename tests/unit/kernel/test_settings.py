@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and values of kernel settings."""
 
 from __future__ import annotations

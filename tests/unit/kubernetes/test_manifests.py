@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Manifests: core kinds against the schemas of Kubernetes, the shape of the rest, secrets, refusals."""
 
 from __future__ import annotations

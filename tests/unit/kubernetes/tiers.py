@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiers that tests render."""
 
 from __future__ import annotations

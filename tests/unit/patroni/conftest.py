@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs that the role installs beside Patroni, as modules."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The archive_command, run with a program that only notes what it is asked to archive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers of Patroni's REST API and the verdicts on them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The patch that leads from one dynamic configuration to another, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program that keeps etcd's leadership off the primary's host, with etcd and Patroni played."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a silent primary is powered off, and when its lease may be ended."""
 
 from __future__ import annotations

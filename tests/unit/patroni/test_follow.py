@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The primary of a replica is replaced in the line that Patroni wrote, and nothing else is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program that lets a replica stream from a new leader, with etcd and PostgreSQL played."""
 
 from __future__ import annotations

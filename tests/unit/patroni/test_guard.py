@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a host gives up the leadership because of what Patroni doesn't see, and when it comes back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard's program writes to look at a disk, and where it writes nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a Patroni member says of itself, and its tags in its configuration file."""
 
 from __future__ import annotations

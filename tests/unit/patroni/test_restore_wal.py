@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The restore_command of replicas, run with a repository that is played by a folder."""
 
 from __future__ import annotations

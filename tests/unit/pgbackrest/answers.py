@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers of pgBackRest as the lab's gives them."""
 
 from __future__ import annotations

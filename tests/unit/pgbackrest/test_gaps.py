@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Missing WAL shows by the names of the archive's files, and by nothing else."""
 
 from __future__ import annotations

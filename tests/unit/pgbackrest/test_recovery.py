@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Targets, what is possible, and the backup a restore begins with."""
 
 from __future__ import annotations

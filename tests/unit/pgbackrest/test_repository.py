@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is read out of pgBackRest's answer, and when a replica may be made of a backup."""
 
 from __future__ import annotations

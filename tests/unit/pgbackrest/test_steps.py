@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A restore's steps on a made-up host, on which any action may be the last one before the run is killed."""
 
 from __future__ import annotations

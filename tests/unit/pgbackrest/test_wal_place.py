@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """WAL on a disk of its own goes where its data directory goes, whenever the run is killed."""
 
 from __future__ import annotations

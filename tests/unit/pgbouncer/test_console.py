@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PgBouncer's console: the protocol against a socket that speaks it, and rows as data."""
 
 from __future__ import annotations

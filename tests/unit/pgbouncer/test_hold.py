@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When held pools continue."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order of a pause, against a console that does what PgBouncer's does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which pools are renewed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plays of the playbooks and the tasks that they lead to. Reads files, runs nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every play says, whatever the inventory or the ansible.cfg of its user."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No change of a setting takes a service away on all hosts at once: who restarts a unit does it on one host after the other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an ansible.cfg of somebody else may say without a consequence. The rest is tried on hosts (`make foreign`)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures for tests that go through Ansible itself."""
 
 from __future__ import annotations

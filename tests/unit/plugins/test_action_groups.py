@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An action group promises options that all of its modules have: those of the documentation fragment of its name."""
 
 from __future__ import annotations

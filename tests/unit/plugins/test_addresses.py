@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The addresses filter: one rule for the address under which a host's peers reach it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action `ask`: one candidate after the other, until one answers."""
 
 from __future__ import annotations

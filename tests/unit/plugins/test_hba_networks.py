@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks that lines of pg_hba.conf admit."""
 
 from __future__ import annotations

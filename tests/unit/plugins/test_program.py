@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action `program`: which modules it runs on the host, in which order, with what."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run at a time: who has the lock, when it is void, what becomes of it when a run ends or dies."""
 
 from __future__ import annotations

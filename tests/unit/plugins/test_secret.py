@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The secret lookup: one secret for all who ask, whole or not at all, private."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Engines of templates: one that makes text of numbers is refused, that of this run keeps them."""
 
 from __future__ import annotations

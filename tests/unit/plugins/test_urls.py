@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """URLs of hosts, and that nothing writes brackets of its own."""
 
 from __future__ import annotations

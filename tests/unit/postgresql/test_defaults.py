@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Session defaults of databases and roles."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which driver is used, and what becomes of a server that does not answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rules over the replication of PostgreSQL: each rule is quiet on a healthy cluster and speaks when it is broken."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verifiers of passwords are PostgreSQL's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings that PostgreSQL would refuse are found before it is asked to take them."""
 
 from __future__ import annotations

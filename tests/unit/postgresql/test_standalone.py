@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What prevents taking a standalone PostgreSQL into a cluster."""
 
 from __future__ import annotations

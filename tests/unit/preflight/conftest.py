@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sound inventory to break, with the collection's real ports, platforms, timings and specifications."""
 
 from __future__ import annotations

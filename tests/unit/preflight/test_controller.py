@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The controller's folder of secrets: the cluster's own, or nothing is touched."""
 
 from __future__ import annotations

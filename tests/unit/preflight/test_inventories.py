@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shipped inventories load, and nothing can be said against them; others are read as an operator wrote them."""
 
 from __future__ import annotations

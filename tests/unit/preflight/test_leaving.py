@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a host that leaves would make of the inventory: preflight's own rules, and remove_node.yml that asks them first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which packages a host needs: those of its groups, and those of a feature only where it is declared."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """playbooks/preflight.yml against a bad inventory: one failure that lists everything, and nothing changed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Databases, pg_hba lines and pools that can't work."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading of what Linux and the services' files say, and the module's own look at a file tree."""
 
 from __future__ import annotations

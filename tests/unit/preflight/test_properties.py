@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Properties that hold for all inputs: timings, clocks, placement, ports, nearest names."""
 
 from __future__ import annotations

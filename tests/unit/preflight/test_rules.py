@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each rule of the preflight: one planted violation, and the sound neighbour that must pass."""
 
 from __future__ import annotations

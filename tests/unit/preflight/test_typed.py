@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values as text: what ansible-core's own validation lets through to a role, and what the preflight says to it."""
 
 from __future__ import annotations

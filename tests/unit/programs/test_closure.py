@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which code of the collection a program needs, found in made-up collections."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a program's folder on a host compares with the collection's, and what earlier releases left."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The module that replaces programs' folders, on folders of the test's own."""
 
 from __future__ import annotations

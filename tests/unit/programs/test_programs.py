@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The collection's own programs: each is declared once, has all it imports and nothing else, and starts from its folder alone."""
 
 from __future__ import annotations

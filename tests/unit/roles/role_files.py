@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the roles declare, and which variables their files use. Reads files, runs nothing."""
 
 from __future__ import annotations

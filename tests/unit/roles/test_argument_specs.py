@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every role's argument specification is the truth: variables, order and values as in the defaults."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy that keeps packages from restarting the cluster's services, as its callers run it."""
 
 from __future__ import annotations

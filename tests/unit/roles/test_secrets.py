@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Secrets are made only where nobody gives one: a file that nothing uses would be taken for the password."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The screen of a healthy cluster and of one in trouble, word for word."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decisions of the module unit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may be deleted, and that the module deletes exactly that."""
 
 from __future__ import annotations

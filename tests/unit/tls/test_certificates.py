@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deciding on and issuing certificates."""
 
 from __future__ import annotations

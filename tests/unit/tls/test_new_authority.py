@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An authority is made only by a run that has looked at the hosts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps of a rotation: their order, what each leaves in the folder, and that a killed one continues."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plans for slots that an operator assigns."""
 
 from __future__ import annotations

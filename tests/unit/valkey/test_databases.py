@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How keys of slots are counted in all databases."""
 
 from __future__ import annotations

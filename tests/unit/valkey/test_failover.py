@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decisions of a failover, of forgetting, and the order of a rolling restart."""
 
 from __future__ import annotations

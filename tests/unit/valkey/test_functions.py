@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which libraries nodes get before they get slots."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A slot goes to the node that holds its keys; where keys of one slot are in two places nothing is touched."""
 
 from __future__ import annotations

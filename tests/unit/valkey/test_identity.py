@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a nodes.conf can be used, and what it is made of again."""
 
 from __future__ import annotations

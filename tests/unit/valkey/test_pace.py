@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings of a formation tell those to go back to."""
 
 from __future__ import annotations

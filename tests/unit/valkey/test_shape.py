@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plans for a declared shape, from what servers say."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replies of real servers (8.1 and 9.1), read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The filter that lists the Valkey instances of an inventory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Configuration of Valkey servers: text, live settings and what lies between them. No I/O.
 
 A setting is one directive of a configuration file, by name. Its value has the form that C(CONFIG SET) takes: the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The file `nodes.conf`, which is a server's identity in its cluster: whether it can be used, and how it is made again. No I/O.
 
 What a server forgets without it (its id, its slots, whom it follows) every other member knows. The file has the format of CLUSTER NODES

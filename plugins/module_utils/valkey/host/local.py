@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A connection to a Valkey server of this host through its Unix socket.
 
 It needs no certificate and no library, so it works where a certificate has expired and before any package but the

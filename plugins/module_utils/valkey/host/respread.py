@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whether a host should let one of its replicas take over, so that no host holds a majority of the primaries. No I/O.
 
 Every host decides by itself from the same facts, so at most one of them finds that it is its turn: the promotions are

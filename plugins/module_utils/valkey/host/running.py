@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A running server of this host: its settings, and which of its files it has loaded, which no command of it tells."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """What brings the Valkey servers of one host to their configuration: steps as data, from what stands there. No I/O.
 
 Files are written last, and what a running server has loaded is remembered before and after it is told: a run that is killed

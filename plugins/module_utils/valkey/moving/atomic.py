@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Moving slots by the servers themselves, as whole ranges (CLUSTER MIGRATESLOTS, Valkey 9.0 and later).
 
 The servers copy, hand over and clean up; a job that fails or whose server dies leaves the slots where they were. Nothing

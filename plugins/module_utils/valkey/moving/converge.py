@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Carries out plans until nothing is left to do: what valkey_cluster and valkey_slots share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Moving slots key by key, by MIGRATE: works with every version.
 
 Several movers work side by side, each with connections of its own. A mover takes a window of slots and hands over as many

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Whether servers have room in memory for what slots would bring them. No I/O."""
 
 from __future__ import annotations

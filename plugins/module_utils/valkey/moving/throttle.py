@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """How hard slot moves may work: a rate for all movers together, and a regulator that keeps clients' latency. No I/O."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A backup of a whole Valkey cluster: who gives the files, whether they are one cut, whether they are complete. No I/O.
 
 A backup has one file a shard. While the files begin, writes are paused on all primaries, so together they are the cluster

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The job that backs the Valkey cluster up, for the program of the backup host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Brings the files of a backup home, all shards at once, each in a thread."""
 
 from __future__ import annotations

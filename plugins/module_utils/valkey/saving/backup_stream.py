@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """The copy of a shard that a server sends to a new replica: an RDB file, and every write after it.
 
 Protocol: https://valkey.io/topics/replication/ . A client that does not announce the capability `eof` makes the server fork

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Makes a backup of a Valkey cluster from a host that reaches its data ports. Modules and timers share it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Loads the newest backup of Valkey on this host and compares it with what its servers had, on a socket in a folder of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Restoring a Valkey cluster into any number of shards: what is possible, what is left to do, what was proved. No I/O."""
 
 from __future__ import annotations

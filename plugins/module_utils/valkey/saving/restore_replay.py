@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Writes what a shard's server holds into a cluster, key by key, each to the owner of its slot.
 
 The server sends the keys itself (MIGRATE with COPY): values never pass through this process. Batches may be sent twice, so a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Restores a Valkey cluster from a backup of this host, a while at a time. What was done is kept in a file: any end is one."""
 
 from __future__ import annotations

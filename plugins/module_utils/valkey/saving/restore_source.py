@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """A server of this host that holds one shard of a backup, for a restore or a drill. Nobody reaches it but root here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // database/sql with the driver named by the first argument: lib/pq (postgres) or pgx's (pgx). The shape is that of shape.py.
 package main
 

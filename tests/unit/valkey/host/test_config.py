@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration text, live settings, and what lies between them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a host lets a replica take over, and that the hosts together end with spread primaries."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server whose program was replaced on disk is seen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps to a configuration on a made-up host, on which any step may be the last one before the run is killed."""
 
 from __future__ import annotations

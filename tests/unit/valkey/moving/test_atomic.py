@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What atomic slot migration gives to the servers, and how it reads their answer."""
 
 from __future__ import annotations

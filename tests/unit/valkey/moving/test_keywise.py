@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a mover does where replicas of a server are late with the state of a slot."""
 
 from __future__ import annotations

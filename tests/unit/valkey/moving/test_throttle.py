@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rate, latency regulator and size of rounds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which nodes give a backup's files, when they are one moment, what is complete."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which databases samples of a backup are of."""
 
 from __future__ import annotations
