@@ -29,16 +29,16 @@ options:
     choices: [postgresql, balancer, valkey]
     default: [postgresql, balancer, valkey]
   patroni_config:
-    description: Path of Patroni's configuration. The one that a running Patroni was started with where not given.
+    description: Path of Patroni's configuration. The one that a running Patroni was started with if not given.
     type: path
   pgbouncer_config:
-    description: Path of PgBouncer's configuration. The one that a running PgBouncer was started with where not given.
+    description: Path of PgBouncer's configuration. The one that a running PgBouncer was started with if not given.
     type: path
   haproxy_config:
-    description: Path of HAProxy's configuration. The one that a running HAProxy was started with where not given.
+    description: Path of HAProxy's configuration. The one that a running HAProxy was started with if not given.
     type: path
   keepalived_config:
-    description: Path of keepalived's configuration. The usual one where not given and keepalived runs.
+    description: Path of keepalived's configuration. The usual one if not given, while keepalived runs.
     type: path
   valkey_config_dirs:
     description: Folders with configuration files of Valkey and Redis; a file belongs to the server that has its port.
@@ -46,7 +46,7 @@ options:
     elements: path
     default: [/etc/valkey, /etc/redis]
   valkey_ports:
-    description: Ports of the servers that count. All that run where not given.
+    description: Ports of the servers that count. All that run if not given.
     type: list
     elements: int
     default: []

@@ -52,6 +52,12 @@ EXAMPLES = r"""
 - name: Ask whether what the host needs can be had
   holdfast.persistence.package_probe:
   register: __preflight_packages
+
+- name: Ask whether named packages can be had
+  holdfast.persistence.package_probe:
+    packages: [rclone, zstd]
+    release: trixie
+  register: __packages
 """
 
 RETURN = r"""
@@ -60,6 +66,7 @@ missing:
   type: list
   elements: str
   returned: when the host was asked
+  sample: [rclone]
 unavailable:
   description:
     - What can't be installed, each with V(package) and V(reason).

@@ -118,7 +118,7 @@ def plan(hosts: Mapping[str, Host], defaults: Mapping[str, Any]) -> Part:
             AREA,
             "lost",
             "valkey_instances",
-            f"{name}:{server['port']} is no member of a cluster; only clusters are kept",
+            f"{name}:{server['port']} belongs to no cluster; only clusters are kept",
         )
         for name, host in hosts.items()
         for server in host.valkey
@@ -266,7 +266,7 @@ def _shape(view: View, servers: list[tuple[str, Mapping[str, Any]]]) -> tuple[di
     covered = sum(_number_of(node) for node in primaries)
     if covered != SLOTS:
         notes.append(
-            Note(AREA, "decide", "valkey_instances", f"{SLOTS - covered} slots have no owner: mend the cluster first")
+            Note(AREA, "decide", "valkey_instances", f"{SLOTS - covered} slots have no owner: repair the cluster first")
         )
     return {"valkey_replicas": number}, notes
 

@@ -76,7 +76,7 @@ def _wanted(host: Host, probe: Probe, item: PostgresqlDir, version: str) -> Iter
             found="a mount point" + (f" (behind a symbolic link to {item.real})" if item.real != item.path else ""),
             allowed="a folder on the file system: a mount point can be neither renamed nor made anew, which replicas and restores need",
             remedy=f"set patroni_data_dir to a folder below it, such as {item.path}/data, before the first installation",
-            # A cluster that lives there goes on; what can't be done is refused where it is asked for.
+            # A cluster that lives there keeps working; what can't be done is refused where it is asked for.
             warning=ours,
         )
     elif not item.empty and item.version != version:
@@ -100,7 +100,7 @@ def _foreign(host: Host, path: str, found: str, allowed: str) -> Problem:
         subject=path,
         found=found,
         allowed=allowed,
-        remedy="look what it is; move it away if nobody needs it, or choose another name",
+        remedy="find out what it is; move it away if nobody needs it, or choose another name",
     )
 
 
@@ -140,7 +140,15 @@ def wal_folders(inventory: Inventory) -> Iterator[Problem]:
 
 
 def _wal_dir(host: Host, found: str, allowed: str, remedy: str, warning: bool = False) -> Problem:
-    return Problem("postgresql_wal_dir", (host.name,), "patroni_wal_dir", found, allowed, remedy, warning)
+    return Problem(
+        rule="postgresql_wal_dir",
+        hosts=(host.name,),
+        subject="patroni_wal_dir",
+        found=found,
+        allowed=allowed,
+        remedy=remedy,
+        warning=warning,
+    )
 
 
 @rule("locale_missing")

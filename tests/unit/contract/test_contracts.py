@@ -145,7 +145,7 @@ def test_every_tag_of_a_tier_has_its_hosts_looked_at() -> None:
 
 def test_whatever_changes_or_judges_a_cluster_needs_one() -> None:
     # Those that refuse in words of their own: a name, a confirmation, or preflight's rules.
-    own = {"adopt", "destroy", "kubernetes", "preflight", "remove_node", "replace_node", "site"}
+    own = {"adopt", "destroy", "export_inventory", "kubernetes", "preflight", "remove_node", "replace_node", "site"}
     assert {name for name, contract in CONTRACTS.items() if not contract.needs} == own
 
 

@@ -113,7 +113,7 @@ def test_json_lines_and_archives_of_another_kind_are_not_imported():
     archives.require_importable(ARCHIVE, "marten")
     with pytest.raises(Refusal, match="orders has the format jsonl, which is an output"):
         archives.require_importable(dataclasses.replace(ARCHIVE, encoding="jsonl"), "marten")
-    with pytest.raises(Refusal, match=r"archive of marten, not of akka: events_import\.yml imports it"):
+    with pytest.raises(Refusal, match=r"archive of marten, not of akka: events_import\.yml imports that kind"):
         archives.require_importable(ARCHIVE, "akka")
 
 

@@ -89,7 +89,7 @@ def test_host_and_controller_read_a_bundle_alike(tmp_path):
     here = action.read_authorities(str(tmp_path / "ca.crt"))
     assert len(here) == 2
     parameters = {name: str(tmp_path) for name in ("postgresql_root", "etcd_root", "valkey_root", "etc", "tls_dir")}
-    parameters |= {"paths": [], "postgresql_data_dirs": [], "etcd_data_dirs": []}
+    parameters |= {"paths": [], "postgresql_data_dirs": [], "etcd_data_dirs": [], "initdb": []}
     assert frozenset(host_probe.probe(parameters)["authorities"]) == here
     assert host_probe.probe({**parameters, "tls_dir": "/none"})["authorities"] == []
     assert action.read_authorities(str(tmp_path / "none")) == frozenset()

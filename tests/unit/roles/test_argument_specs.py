@@ -84,7 +84,7 @@ def test_specification_and_defaults_agree(role: str) -> None:
     for name, value in given.items():
         if is_computed(options[name], value):
             assert "default" not in options[name], name
-            assert "Computed if not given: " in text_of(options[name]), f"{name}: say how"
+            assert "Computed if not given, " in text_of(options[name]), f"{name}: say how"
         else:
             assert typed(options[name]["default"]) == typed(value), name
 
