@@ -63,7 +63,10 @@ def _of(path: Path) -> Iterator[Command]:
 
 def _parse(place: str, text: str) -> Command:
     words = shlex.split(re.split(r"\s\|\s", text)[0], comments=True)
-    playbook, variables, tags, options = "", {}, [], []
+    playbook = ""
+    variables: dict[str, object] = {}
+    tags: list[str] = []
+    options: list[str] = []
     waiting = iter(words)
     for word in waiting:
         if word in _WITH_ARGUMENT:
