@@ -162,7 +162,7 @@ def test_a_table_that_is_no_journal_and_an_archive_of_another_kind_are_refused(s
     server.make("events", "marten-9.58.0/guid")
     server.export("events", tmp_path, "b")
     server.make("target", "akka-sql-1.5.73/default-plain", rows=False)
-    assert "is an archive of marten, not of akka: events_import.yml imports it" in fail_module(
+    assert "is an archive of marten, not of akka: events_import.yml imports that kind" in fail_module(
         "akka_import", server.arguments("target", tmp_path, "b")
     )
 

@@ -77,7 +77,7 @@ def test_life_of_a_cluster(version: str, secure: bool) -> None:
             servers.cli(six[0], "-c", "SET", key, value)
 
         # Two more nodes: one more primary with its replica, and with 1/64 of the slots; those move, no more.
-        light = [{**n, "weight": 1 if n["port"] not in six else 21} for n in servers.nodes()]
+        light = grown_by_two(servers)
         growing = arguments(servers, nodes=light)
         planned = run_module("valkey_cluster", growing, check=True)
         grown = run_module("valkey_cluster", growing)
@@ -109,6 +109,15 @@ def test_life_of_a_cluster(version: str, secure: bool) -> None:
         assert not run_module("valkey_cluster", {**growing, "nodes": leaving})["changed"]
         for key, value in keys.items():
             assert servers.cli(six[0], "-c", "GET", key).splitlines()[-1] == value
+
+
+def grown_by_two(servers: ValkeyServers) -> list[dict]:
+    """Return all nodes, the last two on hosts of their own, as four primaries need, and light: 1/64 of the slots."""
+    hosts = {6: "node4", 7: "node5"}
+    return [
+        {**node, "host": hosts.get(index, node["host"]), "weight": 1 if index in hosts else 21}
+        for index, node in enumerate(servers.nodes())
+    ]
 
 
 def _holds(node: dict, slot: int) -> bool:
@@ -275,7 +284,7 @@ def test_a_time_budget_is_kept_and_the_rest_told() -> None:
     """Repeated calls with almost no time get there."""
     with ValkeyServers("8.1", 8) as servers:
         run_module("valkey_cluster", {"nodes": servers.nodes(ports=servers.ports[:6])})
-        light = [{**n, "weight": 1 if i > 5 else 21} for i, n in enumerate(servers.nodes())]
+        light = grown_by_two(servers)
         first = run_module("valkey_cluster", {"nodes": light, "time_budget": 0.001})
         assert 0 < first["remaining"] < 256
         assert first["seconds_left"] > 0
