@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from ports import free_ports
 from run_module import fail_module, run_module
 from valkey_load import fill, missing
 from valkey_servers import ValkeyServers
@@ -200,9 +201,8 @@ def test_nodes_are_known_by_their_ids() -> None:
         nodes = servers.nodes()
         formed = run_module("valkey_cluster", {"nodes": nodes})
         fill(servers.ports[0], 1000, 0)
-        spare = servers.ports[-1] + 1
-        for index, port in ((1, servers.ports[1]), (4, servers.ports[4])):
-            moved_to = spare + index
+        for index, moved_to in zip((1, 4), free_ports(2), strict=True):
+            port = servers.ports[index]
             servers.cli(port, "SHUTDOWN", check=False)
             servers.processes.pop(port).wait()
             shutil.copytree(servers.folder / str(port), servers.folder / str(moved_to))
