@@ -49,7 +49,7 @@ def _of(path: Path) -> Iterator[Command]:
     for number, line in lines:
         whole = line
         while whole.endswith("\\"):
-            whole = whole[:-1] + next(lines)[1].strip()
+            whole = whole[:-1] + next(lines, (0, ""))[1].strip()
         place = f"{path.relative_to(ROOT)}:{number}"
         if _PROGRAM in whole:
             for text in re.findall(r"`[^`]*`", whole) if "`" in whole else [whole]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cluster_facts
 short_description: Read what a running cluster has on a host, whoever made it
-version_added: 0.3.0
+version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:
   - Reads the configurations of Patroni, PgBouncer, HAProxy, keepalived and Valkey that run on the host, and asks Patroni, PostgreSQL
@@ -758,9 +758,14 @@ def main() -> None:
         argument_spec={
             "services": {"type": "list", "elements": "str", "choices": list(SERVICES), "default": list(SERVICES)},
             **{name: {"type": "path"} for name in paths},
-            "valkey_config_dirs": {"type": "list", "elements": "path", "default": ["/etc/valkey", "/etc/redis"]},
-            "valkey_ports": {"type": "list", "elements": "int", "default": []},
-            "valkey_username": {"type": "str", "default": "default"},
+            "valkey_config_dirs": {
+                "type": "list",
+                "elements": "path",
+                "default": ["/etc/valkey", "/etc/redis"],
+                "no_log": False,
+            },
+            "valkey_ports": {"type": "list", "elements": "int", "default": [], "no_log": False},
+            "valkey_username": {"type": "str", "default": "default", "no_log": False},
             "valkey_password": {"type": "str", "no_log": True},
             "timeout": {"type": "float", "default": 10},
         },

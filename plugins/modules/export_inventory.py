@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: export_inventory
 short_description: Write the inventory that would keep a running cluster
-version_added: 0.3.0
+version_added: 0.2.0
 author: The holdfast.persistence authors (@holdfast)
 description:
   - Writes hosts, groups and variables out of what M(holdfast.persistence.cluster_facts) and M(holdfast.persistence.host_probe) read on

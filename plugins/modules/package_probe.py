@@ -21,7 +21,7 @@ description:
     release that the collection has no platform for it asks nothing.
 options:
   packages:
-    description: Names of the packages. By default those that the role M(holdfast.persistence.host#role) would install.
+    description: Names of the packages. By default those that the role P(holdfast.persistence.host#role) would install.
     type: list
     elements: str
   release:

@@ -167,7 +167,7 @@ def rendered(cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(cluster, filled, rendered, tmp_path_factory):
-    """What the module finds, with a Patroni that the role's configuration was given to. Yields (result, path of the configuration)."""
+    """What the module finds, with a Patroni that the role's configuration was given to. Returns (result, path of the configuration)."""
     answers: dict[str, Any] = {}
     with patroni(cluster.authority, answers) as url:
         config = rendered(int(url.rpartition(":")[2]))
@@ -177,7 +177,7 @@ def found(cluster, filled, rendered, tmp_path_factory):
         }
         path = tmp_path_factory.mktemp("patroni") / "config.yml"
         path.write_text("# Written by Ansible (holdfast.persistence.patroni).\n" + yaml.safe_dump(config))
-        yield run_module("cluster_facts", {"patroni_config": str(path), "valkey_ports": [1]}), path
+        return run_module("cluster_facts", {"patroni_config": str(path), "valkey_ports": [1]}), path
 
 
 def planned(result: dict[str, Any]) -> Plan:
