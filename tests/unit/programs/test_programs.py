@@ -146,7 +146,9 @@ def test_units_have_one_shape(name: str) -> None:
     units = collection.units_of(name)
     assert f"{name}.service" in units
     for unit, text in units.items():
-        assert text.startswith(f"# Written by Ansible (holdfast.persistence.{role}).\n[Unit]\nDescription="), unit
+        licence, shape = text.split("\n", 1)
+        assert licence.startswith("# SPDX-License-Identifier: "), unit
+        assert shape.startswith(f"# Written by Ansible (holdfast.persistence.{role}).\n[Unit]\nDescription="), unit
     parsed = configparser.ConfigParser(strict=False, interpolation=None)
     parsed.optionxform = str  # type: ignore[assignment, method-assign]
     parsed.read_string(units[f"{name}.service"])
