@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from ansible import context
@@ -108,7 +107,7 @@ def by_host(name, hosts):
     for host, own in hosts.items():
         if name in own:
             try:
-                found[host] = _plain(own[name])
+                found[host] = templates.plain(own[name])
             except AnsibleError as error:
                 raise Refusal(f"{name} on {host} can't be evaluated: {error}") from error
     return found
@@ -121,7 +120,7 @@ def as_text(given, roles):
     """
     for declared in roles.values():
         for name in sorted(set(given) & declared.keys()):
-            value = _plain(given[name])
+            value = templates.plain(given[name])
             if not (isinstance(value, str) and "{{" in value):
                 option = declared[name]
                 yield from map(str, typed.faults(name, value, option, secret=variables.holds_secrets(option)))
@@ -138,12 +137,3 @@ def called(contracts, arguments):
             return []
         found.append(name)
     return found
-
-
-def _plain(value):
-    """Return plain dictionaries, lists and text in place of the templating engine's containers."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, str) else value

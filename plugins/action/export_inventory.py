@@ -14,11 +14,12 @@ import yaml
 from ansible import template
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.holdfast.persistence.plugins.action.preflight import RoleFiles
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory import document
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.model import Host
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.plan import plan
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.templates import plain
 
 # How Ansible reaches a host, but for passwords.
 CONNECTION = (
@@ -142,12 +143,3 @@ def wishes(folder, files):
         {"path": os.path.join(folder, name), "content": content, **own, "mode": "0644"}
         for name, content in files.items()
     ]
-
-
-def plain(value):
-    """Return plain dictionaries, lists and text in place of the templating engine's."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return str(value) if isinstance(value, str) else value

@@ -19,6 +19,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.kubernetes im
 from ansible_collections.holdfast.persistence.plugins.module_utils.kubernetes.model import Postgresql, Tier, Valkey
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal, Refusals
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.templates import plain
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.certificates import IMPORT_ERROR, Wish
 from ansible_collections.holdfast.persistence.plugins.plugin_utils.tls.store import Store, Terms, read_if_there
 
@@ -212,12 +213,3 @@ def wishes(folder, files):
             {"path": os.path.join(folder, name), "content": content, "owner": owner, "mode": mode, "sensitive": secret}
         )
     return found
-
-
-def plain(value):
-    """Return plain dictionaries, lists and text in place of the templating engine's, without anchors for what is the same."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return str(value) if isinstance(value, str) else value

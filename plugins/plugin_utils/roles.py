@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from collections.abc import Mapping
@@ -24,21 +25,31 @@ class RoleFiles:
 
     def __init__(self, loader):
         self._loader = loader
-        specs, self.defaults, self.fixed = {}, {}, {}
-        for role in sorted(os.listdir(ROLES)):
+        self.defaults, self.fixed = {}, {}
+        for role in self._names():
+            self.defaults.update(self._load(role, "defaults/main.yml", "defaults/main/*.yml"))
+            self.fixed.update(self._load(role, "vars/main.yml", "vars/main/*.yml"))
+
+    @functools.cached_property
+    def collection(self):
+        """What rules look at. The specifications are read when somebody asks: an evaluation of variables needs none."""
+        specs = {}
+        for role in self._names():
             content = self._load(role, "meta/argument_specs.yml")
             if content:
                 specs[role] = content["argument_specs"]
-            self.defaults.update(self._load(role, "defaults/main.yml", "defaults/main/*.yml"))
-            self.fixed.update(self._load(role, "vars/main.yml", "vars/main/*.yml"))
-        self.collection = Collection(
-            platforms=plain(self.fixed.get("cluster_platforms", {})),
+        return Collection(
+            platforms=templates.plain(self.fixed.get("cluster_platforms", {})),
             ports=self._ports(),
-            timings=plain(self.fixed.get("cluster_timings", {})),
+            timings=templates.plain(self.fixed.get("cluster_timings", {})),
             options=variables.merge_specs(specs),
             roles=frozenset(specs),
             fixed=frozenset(self.fixed),
         )
+
+    @staticmethod
+    def _names():
+        return sorted(os.listdir(ROLES))
 
     def _ports(self):
         """Return every port by its name as it is where the operator set none."""
@@ -46,7 +57,7 @@ class RoleFiles:
         chosen = {
             name.removeprefix(variable): port for name, port in self.defaults.items() if name.startswith(variable)
         }
-        return {**plain(self.fixed.get("cluster_ports", {})), **chosen}
+        return {**templates.plain(self.fixed.get("cluster_ports", {})), **chosen}
 
     def _load(self, role, *patterns):
         """Return the merged content of a role's files. Raises AnsibleError where one is no mapping."""
@@ -82,7 +93,7 @@ class HostScope:
 
     def value(self, variable):
         """Return what a variable is there, as plain data. Raises AnsibleError, TypeError or ValueError where it can't be evaluated."""
-        return plain(self._templar.template(self.scope[variable]))
+        return templates.plain(self._templar.template(self.scope[variable]))
 
 
 def _trusted(value):
@@ -92,15 +103,6 @@ def _trusted(value):
     if isinstance(value, list):
         return [_trusted(inner) for inner in value]
     return templates.trust(value) if isinstance(value, str) else value
-
-
-def plain(value):
-    """Return plain dictionaries and lists in place of the templating engine's containers."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    return value
 
 
 def _facts(seen):

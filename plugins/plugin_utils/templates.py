@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible import template
@@ -16,6 +17,15 @@ _PROBE, _ANSWER = "{{ 1 + 1 }}", 2
 
 # ansible-core up to 2.18 trusts every string as a template and has no such function.
 trust = getattr(template, "trust_as_template", lambda text: text)
+
+
+def plain(value: Any) -> Any:
+    """Return plain dictionaries, lists and text in place of the templating engine's. No two are the same object: YAML needs no anchors."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def require_types(templar: Any) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.holdfast.persistence.plugins.action.export_inventory import plain
-from ansible_collections.holdfast.persistence.plugins.action.preflight import RoleFiles
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory import balancer, configuration
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.model import Host, Part
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.templates import plain
 
 from .conftest import ROOT, render
 

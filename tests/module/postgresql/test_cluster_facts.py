@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.holdfast.persistence.plugins.action.export_inventory import plain
-from ansible_collections.holdfast.persistence.plugins.action.preflight import RoleFiles
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.model import Host, Plan
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.plan import plan
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.templates import plain
 from run_module import fail_module, run_module
 
 from .conftest import PASSWORD, ROOT, patroni

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.holdfast.persistence.plugins.action.export_inventory import dump, plain, refuse_other_content
-from ansible_collections.holdfast.persistence.plugins.action.preflight import RoleFiles
+from ansible_collections.holdfast.persistence.plugins.action.export_inventory import dump, refuse_other_content
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory import (
     balancer,
     configuration,
@@ -26,6 +25,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.mod
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.plan import plan
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight import judge
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.roles import RoleFiles
+from ansible_collections.holdfast.persistence.plugins.plugin_utils.templates import plain
 from hypothesis import given
 from hypothesis import strategies as st
 
