@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.dump import SYSTEM_ROLES
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory import secrets
-from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.hba import OWN_USERS
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.model import Note, Part, listing
 
 AREA = "postgresql"
@@ -25,7 +25,7 @@ _OWN_SCHEMAS = frozenset(("pgbouncer", "public"))
 def plan(users: Iterable[Mapping[str, Any]], databases: Iterable[Mapping[str, Any]], reserved: Iterable[str]) -> Part:
     """Return patroni_users and patroni_databases. reserved: names of users that Patroni uses for itself."""
     notes: list[Note] = []
-    own = OWN_USERS | set(reserved)
+    own = SYSTEM_ROLES | set(reserved)
     found = [_user(user, notes) for user in users if user["name"] not in own]
     held = [database for database in (_database(each, notes) for each in databases) if database]
     variables = {"patroni_users": found, "patroni_databases": held}

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.holdfast.persistence.plugins.module_utils.backup.dump import SYSTEM_ROLES
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory import secrets
 from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.model import Note, Part
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.postgresql import hba_fault
 
 AREA = "postgresql"
-# Users that the role has lines for.
-OWN_USERS = frozenset(("postgres", "replicator", "rewinder", "pgbouncer", "dumper", "restorer"))
 PASSWORDS = frozenset(("scram-sha-256", "md5"))
 LOOPBACK = frozenset(("127.0.0.1/32", "::1/128", "localhost", "samehost"))
 
@@ -50,7 +49,7 @@ def plan(
     for line in lines:
         words = " ".join(line.split()).partition(" #")[0].split()
         if words and not words[0].startswith("#"):
-            _line(found, words, hosts, pools, {*OWN_USERS, *users})
+            _line(found, words, hosts, pools, {*SYSTEM_ROLES, *users})
     variables: dict[str, Any] = {
         "patroni_hba": found.lines,
         "patroni_application_networks": list(dict.fromkeys(found.applications)),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,20 +20,20 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.mod
     Plan,
     common,
     listing,
+    unlike_default,
 )
 from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.model import KNOWN_GROUPS
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.network import parse_address
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 
 POSTGRESQL_PORT = 5432
 # Patroni's sections for stores that are not etcd.
 _STORES = ("consul", "exhibitor", "kubernetes", "raft", "zookeeper")
-_OWN_SECRETS = {
-    "postgresql": (
-        ("superuser", "cluster_postgresql_superuser_password", "postgresql_superuser"),
-        ("replication", "cluster_postgresql_replication_password", "postgresql_replication"),
-        ("rewind", "cluster_postgresql_rewind_password", "postgresql_rewind"),
-    ),
-}
+_OWN_SECRETS = (
+    ("superuser", "cluster_postgresql_superuser_password", "postgresql_superuser"),
+    ("replication", "cluster_postgresql_replication_password", "postgresql_replication"),
+    ("rewind", "cluster_postgresql_rewind_password", "postgresql_rewind"),
+)
 # The names of Patroni's users under this collection.
 _OWN_NAMES = {"superuser": "postgres", "replication": "replicator", "rewind": "rewinder"}
 
@@ -60,10 +59,10 @@ def plan(hosts: Sequence[Host], defaults: Mapping[str, Any], fixed: Mapping[str,
     parts["valkey"] = valkey.plan({name: host for name, host in named.items() if host.valkey}, defaults)
     groups, told = _groups(named, patroni, pools, servers)
     variables = {area: dict(part.variables) for area, part in parts.items()}
-    variables["cluster"] |= _given({"cluster_name": cluster_name or None}, defaults) | _certificates(
+    variables["cluster"] |= unlike_default({"cluster_name": cluster_name or None}, defaults) | _certificates(
         demands, pools, servers
     )
-    _vip_to_cluster(variables)
+    _beside_the_name(variables)
     return Plan(
         name=cluster_name or "valkey",
         hosts={name: _merged([part.hosts.get(name, {}) for part in parts.values()]) for name in named},
@@ -118,10 +117,6 @@ def _cluster_name(patroni: Mapping[str, Host]) -> str:
     return next(iter(scopes.values()), "")
 
 
-def _given(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if value is not None and value != defaults.get(name)}
-
-
 def _cluster(named: Mapping[str, Host], patroni: Mapping[str, Host], fixed: Mapping[str, Any]) -> Part:
     """Return how hosts are reached, where they are, and what their releases have."""
     notes: list[Note] = []
@@ -165,7 +160,7 @@ def _place(name: str, host: Host, notes: list[Note]) -> dict[str, Any]:
     address = _address(host)
     if address and address != reached:
         found["cluster_address"] = address
-    elif not address and not _is_address(reached) and host.addresses:
+    elif not address and parse_address(reached) is None and host.addresses:
         found["cluster_address"] = host.addresses[0]
         text = f"{name} is known by names only; {host.addresses[0]} is the first address of its interfaces"
         notes.append(Note("cluster", "decide", "cluster_address", text))
@@ -187,15 +182,12 @@ def _address(host: Host) -> str:
         found.append(
             str(server["live"].get("cluster-announce-ip") or server["declared"].get("cluster-announce-ip") or "")
         )
-    return next((address for address in found if _is_address(address)), "")
+    return next((address for address in found if parse_address(address) is not None), "")
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _reached(name: str, host: Host) -> str:
+    """Return the address or name by which other hosts reach this one."""
+    return _address(host) or str(host.connection.get("ansible_host") or name)
 
 
 def _postgresql(
@@ -216,11 +208,9 @@ def _postgresql(
     ]
     notes = _patroni_notes(patroni, leader_name)
     lines = hba.lines_of(config, dynamic, leader.postgresql.get("hba") or [])
-    addresses = [_address(host) or str(host.connection.get("ansible_host") or name) for name, host in patroni.items()]
+    addresses = [_reached(name, host) for name, host in patroni.items()]
     pools = [
-        _address(host) or str(host.connection.get("ansible_host") or name)
-        for name, host in named.items()
-        if host.facts.get("pgbouncer") or host.facts.get("haproxy")
+        _reached(name, host) for name, host in named.items() if host.facts.get("pgbouncer") or host.facts.get("haproxy")
     ]
     allowed, demands = hba.plan(lines, addresses, pools, users)
     parts = [
@@ -271,7 +261,7 @@ def _members(patroni: Mapping[str, Host], defaults: Mapping[str, Any], fixed: Ma
             "patroni_watchdog_device": watchdog.get("device"),
             "patroni_log_level": _level((config.get("log") or {}).get("level", "INFO")),
         }
-        per_host[name] = _given(found, defaults)
+        per_host[name] = unlike_default(found, defaults)
         notes += _member_notes(name, config)
     shared, rest = common(per_host)
     tags = shared.pop("patroni_tags", None)
@@ -377,7 +367,7 @@ def _secrets(authentication: Mapping[str, Any], own: bool) -> list[Note]:
         )
         return [Note("cluster", "secret", "cluster_secrets_dir", text)]
     notes = []
-    for section, variable, secret in _OWN_SECRETS["postgresql"]:
+    for section, variable, secret in _OWN_SECRETS:
         name = (authentication.get(section) or {}).get("username")
         if name and name != _OWN_NAMES[section]:
             text = f"Patroni's user for {section} is {name}; the role makes {_OWN_NAMES[section]} and leaves {name} alone: drop it later"
@@ -441,7 +431,7 @@ def _certificates(demands: list[bool], pools: Mapping[str, Host], servers: Mappi
     return {} if all(demands) else {"cluster_client_certificates": False}
 
 
-def _vip_to_cluster(variables: dict[str, dict[str, Any]]) -> None:
+def _beside_the_name(variables: dict[str, dict[str, Any]]) -> None:
     """Move what describes the whole cluster beside its name."""
     for area in list(variables):
         for name in [name for name in variables[area] if name.startswith("cluster_") and area != "cluster"]:

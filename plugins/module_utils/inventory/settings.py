@@ -83,7 +83,6 @@ _INITDB = frozenset(
     "autovacuum_worker_slots",
     "wal_level",
 }
-_TRUE, _FALSE = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 
 
 def same(left: Any, right: Any) -> bool:

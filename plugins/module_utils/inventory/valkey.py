@@ -16,6 +16,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.inventory.mod
     listing,
     unlike_default,
 )
+from ansible_collections.holdfast.persistence.plugins.module_utils.preflight.placement import RESERVED_USERS
 from ansible_collections.holdfast.persistence.plugins.module_utils.refusal import Refusal
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey import ranges
 from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.host.config import (
@@ -32,11 +33,8 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.topolo
 )
 
 AREA = "valkey"
-SLOTS = 16384
 _MIB = 1 << 20
 _GRAIN = 16 * _MIB
-# Names that the role keeps for itself; preflight refuses them in valkey_users.
-_OWN_USERS = ("admin", "backup", "default", "replication", "respread")
 _BOOLEANS = {
     "appendonly": "valkey_appendonly",
     "cluster-require-full-coverage": "valkey_require_full_coverage",
@@ -263,16 +261,17 @@ def _shape(view: View, servers: list[tuple[str, Mapping[str, Any]]]) -> tuple[di
     if together:
         text = f"replicas on their primary's host: {listing(together)}; the role moves them to other hosts"
         notes.append(Note(AREA, "decide", "valkey_replicas", text))
-    covered = sum(_number_of(node) for node in primaries)
-    if covered != SLOTS:
+    covered = sum(ranges.count(node.slots) for node in primaries)
+    if covered != ranges.SLOT_COUNT:
         notes.append(
-            Note(AREA, "decide", "valkey_instances", f"{SLOTS - covered} slots have no owner: repair the cluster first")
+            Note(
+                AREA,
+                "decide",
+                "valkey_instances",
+                f"{ranges.SLOT_COUNT - covered} slots have no owner: repair the cluster first",
+            )
         )
     return {"valkey_replicas": number}, notes
-
-
-def _number_of(node: Node) -> int:
-    return ranges.count(node.slots)
 
 
 def _server_notes(servers: list[tuple[str, Mapping[str, Any]]]) -> list[Note]:
@@ -341,7 +340,7 @@ def _users(
             )
     found = []
     for user in known.values():
-        if user["name"] in _OWN_USERS:
+        if user["name"] in RESERVED_USERS:
             notes += _own_user(user)
             continue
         if not user["enabled"]:
@@ -470,10 +469,12 @@ def _explains(fraction: float, total: int, sizes: Mapping[int, int]) -> bool:
 
 def _weights(view: View) -> tuple[dict[str, float], list[Note]]:
     """Return the weight of each primary where slots are not spread evenly, so that none has to move."""
-    counts = {node.id: _number_of(node) for node in view.nodes if node.is_primary and not node.failed and node.slots}
+    counts = {
+        node.id: ranges.count(node.slots) for node in view.nodes if node.is_primary and not node.failed and node.slots
+    }
     if not counts or max(counts.values()) - min(counts.values()) <= 1:
         return {}, []
-    even = SLOTS / len(counts)
+    even = ranges.SLOT_COUNT / len(counts)
     text = "slots are not spread evenly; weights keep them nearly where they are, and without them site.yml spreads them evenly"
     return {node: round(count / even, 3) for node, count in counts.items()}, [
         Note(AREA, "decide", "valkey_instances", text)

@@ -22,7 +22,7 @@ from ansible_collections.holdfast.persistence.plugins.module_utils.valkey.primar
 )
 
 # Users of the collection's own; `default` is the server's.
-_RESERVED_USERS = ("admin", "backup", "default", "replication", "respread")
+RESERVED_USERS = ("admin", "backup", "default", "replication", "respread")
 
 
 @rule("valkey_user_reserved", reads=("valkey_users",))
@@ -32,7 +32,7 @@ def valkey_users(inventory: Inventory) -> Iterator[Problem]:
     for host in inventory.members("valkey"):
         users = host.value("valkey_users", []) or []
         for user in users if isinstance(users, list) else []:
-            if isinstance(user, Mapping) and user.get("name") in _RESERVED_USERS:
+            if isinstance(user, Mapping) and user.get("name") in RESERVED_USERS:
                 taken.setdefault(str(user["name"]), []).append(host.name)
     for name, hosts in sorted(taken.items()):
         yield Problem(
@@ -40,7 +40,7 @@ def valkey_users(inventory: Inventory) -> Iterator[Problem]:
             hosts=tuple(hosts),
             subject="valkey_users",
             found=f"a user named {name}",
-            allowed=f"any name but {', '.join(_RESERVED_USERS)}, which the role itself uses",
+            allowed=f"any name but {', '.join(RESERVED_USERS)}, which the role itself uses",
             remedy="choose another name",
         )
 
