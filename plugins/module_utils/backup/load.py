@@ -235,7 +235,7 @@ def _refuse_dependents(server: Server, into: str, tables: Sequence[str]) -> None
         found = server.query(_DEPENDENTS.format(table=literal(qualified(table))), into)
         if found:
             raise Refusal(
-                f"{', '.join(found.splitlines())} of {into}depend on {table} and would stay with the old one; nothing was changed. "
+                f"{', '.join(found.splitlines())} of {into} depend on {table} and would stay with the old one; nothing was changed. "
                 "Restore it into another database (restore_into) and copy what you need, or drop them first"
             )
 

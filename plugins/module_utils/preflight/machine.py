@@ -105,9 +105,9 @@ def releases(inventory: Inventory) -> Iterator[Problem]:
 def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
     """Refuse a PostgreSQL version that a host's release doesn't have, and different versions in one cluster."""
     versions: dict[str, list[str]] = {}
-    for host in inventory.members("postgresql"):
+    for host, probe in inventory.probed():
         platform = inventory.platform(host)
-        if platform is None:
+        if "postgresql" not in host.groups or platform is None:
             continue
         has = str(platform["postgresql"]["version"])
         versions.setdefault(has, []).append(host.name)
@@ -118,7 +118,7 @@ def postgresql_versions(inventory: Inventory) -> Iterator[Problem]:
                 host,
                 "cluster_postgresql_version",
                 wanted,
-                f"{has}, the version that Debian {host.probe.os_codename} has",  # type: ignore[union-attr]
+                f"{has}, the version that Debian {probe.os_codename} has",
                 f"set it to {has} or leave it out, or use the release that has {wanted}",
             )
     if len(versions) > 1:

@@ -44,20 +44,21 @@ def timing_faults(timing: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
     Returns (name, found, allowed) for each fault; an empty list means that Patroni uses the values as they are.
     """
-    values = {name: as_int(timing.get(name)) for name in MINIMUM}
+    read = {name: as_int(timing.get(name)) for name in MINIMUM}
+    values = {name: value for name, value in read.items() if value is not None}
     faults = [
         (name, str(timing.get(name)), f"a whole number of seconds, at least {least}")
         for name, least in MINIMUM.items()
-        if values[name] is None or values[name] < least  # type: ignore[operator]
+        if name not in values or values[name] < least
     ]
-    if None in values.values():
+    if len(values) < len(MINIMUM):
         return faults
     ttl, loop_wait, retry_timeout = (values[name] for name in ("ttl", "loop_wait", "retry_timeout"))
-    if loop_wait + 2 * retry_timeout > ttl:  # type: ignore[operator]
+    if loop_wait + 2 * retry_timeout > ttl:
         faults.append(
             (
                 "ttl",
-                f"loop_wait {loop_wait} + 2 x retry_timeout {retry_timeout} = {loop_wait + 2 * retry_timeout}"  # type: ignore[operator]
+                f"loop_wait {loop_wait} + 2 x retry_timeout {retry_timeout} = {loop_wait + 2 * retry_timeout}"
                 f", more than ttl {ttl}",
                 "loop_wait + 2 x retry_timeout <= ttl, or a primary may lose its lock while it still retries",
             )

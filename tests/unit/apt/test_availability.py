@@ -23,7 +23,7 @@ POLICY = """zstd:
   Candidate: 1.5.7+dfsg-3
   Version table:
      1.5.7+dfsg-3 500
-        500 http://deb.example/debian forky/main amd64 Packages
+        100 /var/lib/dpkg/status
 keepalived:amd64:
   Installed: (none)
   Candidate: (none)
@@ -62,9 +62,9 @@ def test_why_apt_refuses_an_installation() -> None:
 
 
 def test_a_complaint_is_an_error_before_a_warning() -> None:
-    text = "W: Failed to fetch http://deb.example/x  Could not connect\nE: The repository is not signed.\n"
+    text = "W: Failed to fetch http://192.0.2.1/x  Could not connect\nE: The repository is not signed.\n"
     assert complaint(text) == "The repository is not signed."
-    assert complaint("Hit:1 http://deb.example\n") == ""
+    assert complaint("Hit:1 http://192.0.2.1\n") == ""
 
 
 def test_nothing_is_said_of_lists_that_did_not_come_where_all_packages_are_known() -> None:

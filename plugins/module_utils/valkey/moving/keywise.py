@@ -261,6 +261,7 @@ class _Owners:
             except ReplyError as error:
                 if error.code != "NOREPLICAS" or self._context.clock() >= deadline:
                     raise
+            # No server tells when a replica has caught up, so the question is put again.
             time.sleep(TELL_PAUSE)
 
     def _set_once(self, member: str, slots: Sequence[int], state: str, peer: str) -> None:

@@ -375,6 +375,7 @@ class Taking:
         while since() < self.wish.max_pause / 2:
             if parse_server(client.call("INFO")).offset >= offset:
                 return
+            # The replica tells its offset to whoever asks, and to nobody by itself.
             time.sleep(LAG_POLL)
 
 
